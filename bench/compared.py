@@ -1,0 +1,128 @@
+"""What verify works on: shared memory for a model's inputs and outputs, and processes with a model in each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from arena import CPU_BYTES, TYPES, Arena, Buffer
+from worker import Worker
+from workers import Pool
+
+LOAD_S, FORWARD_S = 600.0, 300.0
+SETS = 4  # different inputs, so that nothing computed for one can be passed off for another
+
+
+class Failed(Exception):
+    """The optimized model is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Request:
+    model: dict[str, Any]
+    folder: Path  # holds optimized/
+    only: list[str] | None
+    chosen: list[str]
+
+    @property
+    def cache_key(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted((self.folder / "optimized").rglob("*.py")):
+            digest.update(path.read_bytes())
+        return f"model-{digest.hexdigest()}"
+
+
+def read_request(request: dict[str, Any]) -> Request:
+    folder = Path(request["optimized"]).resolve()
+    path = folder / "optimized" / "manifest.json"
+    kernels = json.loads(path.read_text())["kernels"]
+    only = request.get("only")
+    chosen = [k["kernel"] for k in kernels if (k["active"] if only is None else k["kernel"] in only)]
+    return Request(request["model"], folder, only, chosen)
+
+
+class Comparison:
+    """One block of shared memory with inputs and output slots, and the processes that read and fill it."""
+
+    def __init__(self, pool: Pool, device: torch.device, request: Request) -> None:
+        self.pool, self.request, self.gpu = pool, request, device.type == "cuda"
+        self.arena = Arena(device, (2 << 30) if self.gpu else CPU_BYTES)
+        self.sets: list[list[dict[str, Any]]] = []
+        self.slots: list[list[Buffer]] = []
+
+    def close(self) -> None:
+        self.arena.close()
+
+    def start(self, side: str, poison: str | None = None) -> tuple[Worker, dict[str, Any]]:
+        """A fresh process with the model in it: 'original', 'optimized' or 'compile'."""
+        request, trusted = self.request, side != "optimized"
+        folders = (str(Path(request.model["file"]).resolve().parent), str(request.folder), str(Path.home()))
+        worker = self.pool.spawn(
+            self.arena, request.cache_key if not trusted else f"model-{side}", "model", trusted, folders
+        )
+        try:
+            worker.await_ready()
+            worker.ask({"do": "load", "model": request.model}, LOAD_S)
+            applied: dict[str, Any] = {}
+            if side == "optimized":
+                folder = request.folder
+                if poison:
+                    folder = worker.scratch / "poisoned"
+                    shutil.copytree(request.folder / "optimized", folder / "optimized")
+                applied = worker.ask(
+                    {"do": "apply", "folder": str(folder), "only": request.only, "poison": poison}, LOAD_S
+                )
+            if side == "compile":
+                worker.ask({"do": "compile"}, LOAD_S)
+            if self.sets:
+                worker.ask({"do": "adopt", "sets": self.sets}, FORWARD_S)
+            return worker, applied
+        except BaseException:
+            worker.kill()
+            raise
+
+    def draw(self, original: Worker) -> None:
+        """Inputs that nobody has seen, written by the original's process into room that the judge made."""
+        seeds = [int.from_bytes(os.urandom(4), "big") for _ in range(SETS)]
+        told = original.ask({"do": "draw", "seeds": seeds}, FORWARD_S)["sets"]
+        self.arena.reset()
+        self.sets = []
+        for inputs in told:
+            placed: list[dict[str, Any]] = []
+            for at, item in enumerate(inputs):
+                if "value" in item:
+                    placed.append(item)
+                else:
+                    placed.append({"buffer": self.arena.reserve(f"input {at}", item["shape"], TYPES[item["dtype"]])})
+            self.sets.append(placed)
+        original.ask({"do": "publish", "sets": self.sets}, FORWARD_S)
+        original.ask({"do": "adopt", "sets": self.sets}, FORWARD_S)
+
+    def make_slots(self, outputs: Sequence[dict[str, Any]], count: int) -> None:
+        self.slots = [
+            [self.arena.slot(f"output {at}", o["shape"], TYPES[o["dtype"]]) for o in outputs] for at in range(count)
+        ]
+        self.arena.seal()
+
+    def fetch(
+        self, worker: Worker, count: int = 1, slots: list[list[Buffer]] | None = None
+    ) -> list[list[torch.Tensor]]:
+        slots = (slots or self.slots)[:count]
+        for buffer in (b for lot in slots for b in lot):
+            self.arena.poison(buffer)
+        problem = worker.ask({"do": "deliver", "slots": slots}, FORWARD_S).get("problem")
+        if problem:
+            raise Failed(str(problem))
+        return [[self.arena.read(buffer) for buffer in lot] for lot in slots]
+
+    def intact(self) -> None:
+        damage = self.arena.damage([buffer for lot in self.slots for buffer in lot])
+        if damage:
+            raise Failed(f"the optimized model {damage}")

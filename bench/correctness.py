@@ -1,0 +1,227 @@
+"""Is a kernel.py right? Five stages against the float64 reference, each call in a process the judge does not trust."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tolerance
+import torch
+from arena import Arena, Buffer
+from trials import Plan, Trial, strides_for
+from worker import JudgeError, Worker, WorkerFailed
+
+from op import Case, Op
+
+STAGES = ("build", "smoke", "shapes", "stability", "determinism", "edges")
+
+
+Progress = Callable[[dict[str, Any]], None]  # told each stage as it ends
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds a candidate has. A call may have to compile first, so it is not bounded by what it should take."""
+
+    build: float = 180.0
+    call: float = 30.0
+
+
+class Wrong(Exception):
+    """The candidate answered, and the answer is wrong."""
+
+
+@dataclass
+class Verdict:
+    kind: str = "pass"
+    detail: str = ""
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    worst: float | None = None
+    max_abs_err: float | None = None
+    build_s: float = 0.0
+
+
+@dataclass
+class Exam:
+    """One set of inputs, and what may come of it."""
+
+    inputs: Any
+    eager: torch.Tensor  # the yardstick for error, and the shape and dtype that are asked for
+    limit: tolerance.Tolerance | None = None
+
+
+class Examiner:
+    """One evaluation: draws inputs, has them computed, compares."""
+
+    def __init__(
+        self,
+        op: Op,
+        worker: Worker,
+        arena: Arena,
+        limits: Limits,
+        seed: int,
+        allow_tf32: bool,
+        progress: Progress | None = None,
+    ) -> None:
+        self.op, self.worker, self.arena, self.limits = op, worker, arena, limits
+        self.generator = torch.Generator(arena.device).manual_seed(seed)
+        self.allow_tf32, self.progress = allow_tf32, progress or (lambda _stage: None)
+        self.verdict = Verdict()
+
+    def run(self, plan: Plan, load: dict[str, Any], quick: bool) -> Verdict:
+        def build() -> int:
+            began = time.monotonic()
+            problem = self.worker.ask(load, self.limits.build).get("problem")
+            self.verdict.build_s, self.done = time.monotonic() - began, 1
+            if problem:
+                raise Wrong(str(problem))
+            return 1
+
+        steps: dict[str, Callable[[], int]] = {"build": build, "smoke": lambda: self._all(plan.smoke())}
+        if quick:
+            steps["shapes"] = lambda: self._all(plan.quick())
+        else:
+            steps["shapes"] = lambda: self._all(plan.shapes())
+            steps["stability"] = lambda: self._all(plan.stability())
+            steps["determinism"] = lambda: self._determinism(plan)
+            steps["edges"] = lambda: self._all(plan.edges())
+        for name in STAGES:
+            step = steps.get(name)
+            if step is None or self.verdict.kind != "pass":
+                why = "not asked for (quick)" if step is None and self.verdict.kind == "pass" else ""
+                self.verdict.stages.append(
+                    {"name": name, "status": "skipped", "cases": 0, "seconds": 0.0, "detail": why}
+                )
+            else:
+                self._stage(name, step)
+        return self.verdict
+
+    def _stage(self, name: str, step: Callable[[], int]) -> None:
+        began, self.done = time.monotonic(), 0
+        detail, status = "", "pass"
+        try:
+            step()
+        except Wrong as error:
+            self.verdict.kind, detail = ("invalid" if name == "build" else "wrong"), str(error)
+        except WorkerFailed as error:
+            self.verdict.kind, detail = error.kind, error.detail
+        if detail:
+            status, self.verdict.detail = "fail", f"{name}: {detail}"
+        seconds = round(time.monotonic() - began, 4)
+        self.verdict.stages.append(
+            {"name": name, "status": status, "cases": self.done, "seconds": seconds, "detail": detail}
+        )
+        self.progress(self.verdict.stages[-1])
+
+    def _all(self, trials: list[Trial]) -> int:
+        for trial in trials:
+            self.examine(trial)
+        return len(trials)
+
+    def examine(self, trial: Trial, keep: str | None = None, exam: Exam | None = None) -> torch.Tensor | None:
+        """One call, judged. Returns the output, or None when the operation has no meaning at this size."""
+        exam = exam or self._draw(trial)
+        if exam is None:
+            return None
+        buffers, slot = self._lay_out(trial, exam)
+        label = self._label(trial)
+        order = {"do": "call", "inputs": buffers, "output": slot, "options": dict(trial.case.options), "keep": keep}
+        try:
+            self.worker.tell(order, self.limits.call)
+            # computed while the candidate works
+            if exam.limit is None:
+                exam.limit = limits_for(self.op, trial.case, exam.inputs, exam.eager, trial.dtype, self.allow_tf32)
+            answer = self.worker.answer(self.limits.call)
+        except WorkerFailed as error:
+            raise WorkerFailed(error.kind, f"{label}: {error.detail}") from error
+        if answer.get("problem"):
+            raise Wrong(f"{label}: {answer['problem']}")
+        damage = self.arena.damage([slot])
+        if damage:
+            raise Wrong(f"{label}: {damage}")
+        out = self.arena.read(slot)
+        outcome = exam.limit.judge(out)
+        self.done += 1
+        self.verdict.worst = max(self.verdict.worst or 0.0, min(outcome.worst, 1e30))
+        self.verdict.max_abs_err = max(self.verdict.max_abs_err or 0.0, min(outcome.max_abs_err, 1e30))
+        if not outcome.ok:
+            raise Wrong(f"{outcome.detail}{_manner(trial)}")
+        return out
+
+    def _determinism(self, plan: Plan) -> int:
+        trial = Trial(plan.primary, plan.dtype)
+        exam = self._draw(trial)
+        first = self.examine(trial, "first", exam)
+        if first is None:
+            return 0
+        label = self._label(trial)
+        for again in (2, 3):
+            out = self.examine(trial, exam=exam)
+            if out is not None and not _same_bits(out, first):
+                where = int((_bits(out) != _bits(first)).nonzero()[0, 0])
+                raise Wrong(f"{label}: run {again} on the same inputs gave other bits, first at flat index {where}")
+        self.examine(trial)  # other inputs: a buffer shared between calls is overwritten now
+        slot = self.arena.slot("the output", first.shape, first.dtype)
+        self.worker.ask({"do": "recall", "keep": "first", "output": slot}, self.limits.call)
+        if not _same_bits(self.arena.read(slot), first):
+            raise Wrong(f"{label}: the first call's result changed during later calls; return a new tensor each time")
+        return 4
+
+    def _draw(self, trial: Trial) -> Exam | None:
+        """Fresh inputs and what eager makes of them. None: the operation has no meaning without rows."""
+        try:
+            inputs = self.op.make_inputs(trial.case.shape, trial.dtype, self.generator, trial.kind)
+            eager = self.op.eager(*inputs, **trial.case.options)
+        except (RuntimeError, MemoryError, IndexError, ValueError, ZeroDivisionError) as error:
+            if 0 in trial.case.shape:
+                return None
+            raise JudgeError(f"{self.op.name} at {trial.case.shape} cannot be computed here: {error}") from error
+        return None if 0 in trial.case.shape and eager.numel() else Exam(inputs, eager)
+
+    def _lay_out(self, trial: Trial, exam: Exam) -> tuple[list[Buffer | None], Buffer]:
+        self.arena.reset()
+        buffers: list[Buffer | None] = []
+        for name, tensor in zip(self.op.arguments, exam.inputs, strict=False):
+            strides = None if tensor is None else strides_for(trial.layout, tensor)
+            buffers.append(None if tensor is None else self.arena.place(name, tensor, strides))
+        slot = self.arena.slot("the output", exam.eager.shape, exam.eager.dtype)
+        self.arena.seal()
+        return buffers, slot
+
+    def _label(self, trial: Trial) -> str:
+        options = "".join(f" {k}={v}" for k, v in trial.case.options.items())
+        dtype = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}[trial.dtype]
+        return f"{self.op.name} {'x'.join(map(str, trial.case.shape))}{options} {dtype}{_manner(trial)}"
+
+
+def limits_for(
+    op: Op, case: Case, inputs: Any, eager: torch.Tensor, dtype: torch.dtype, allow_tf32: bool
+) -> tolerance.Tolerance:
+    """Reference, eager's error and what they allow. Trouble here is the judge's, never the candidate's."""
+    try:
+        inputs64 = [t.double() if t is not None and t.is_floating_point() else t for t in inputs]
+        reference = op.reference(*inputs64, **case.options)
+        return tolerance.allowed(op, case, inputs64, reference, eager, dtype, allow_tf32)
+    except (RuntimeError, MemoryError) as error:
+        raise JudgeError(f"the reference of {op.name} at {case.shape} cannot be computed here: {error}") from error
+
+
+def _manner(trial: Trial) -> str:
+    words = [f"{trial.kind} inputs"] if trial.kind != "normal" else []
+    words += [f"{trial.layout} (non-contiguous) inputs"] if trial.layout != "plain" else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).view(-1, tensor.itemsize)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(_bits(a), _bits(b))
+
+
+def fresh_seed(rng: random.Random) -> int:
+    return rng.getrandbits(62)

@@ -1,0 +1,114 @@
+"""A timing request from start to end: fresh processes for every side and round, made ready, visited, and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import disturbance
+import workers
+from correctness import Limits
+from timing import Stopwatch, TimingFailed
+from worker import Worker, WorkerFailed
+
+EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}
+READY_AT_ONCE = 4  # rounds whose processes are made ready side by side on a GPU
+
+Lot = dict[str, Worker]  # one process per side: what a round needs
+
+
+@dataclass
+class Rounds:
+    request: dict[str, Any]
+    pool: workers.Pool
+    watch: Stopwatch
+    limits: Limits
+    gpu: bool
+
+    def __post_init__(self) -> None:
+        # read once: every process of this request runs the same bytes
+        self.sides = {side["name"]: (side, _source(side)) for side in self.request["sides"]}
+        self.done: list[dict[str, Any]] = []
+
+    def run(self) -> None:
+        left = int(self.request["rounds"])
+        while left > 0:
+            together = min(left, READY_AT_ONCE) if self.gpu else 1
+            self._some(together, first=not self.done)
+            left -= together
+
+    def _some(self, count: int, first: bool) -> None:
+        lots: list[Lot] = [{} for _ in range(count)]
+        try:
+            self._make_ready(lots, first)
+            if first:
+                empty = lots[0].pop(EMPTY["name"])
+                self.watch.calibrate(lots[0], empty)
+                empty.kill()
+            for lot in lots:
+                result = self.watch.round(lot, first=not self.done)
+                if self.gpu:
+                    result["disturbed"] = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + sum(map(len, lots)))
+                self.done.append(result)
+                for worker in lot.values():
+                    worker.kill()
+                lot.clear()
+        finally:
+            for worker in (w for lot in lots for w in lot.values()):
+                worker.kill()
+
+    def _make_ready(self, lots: list[Lot], with_empty: bool) -> None:
+        """On a GPU all side by side: a compile in one runs beside the compiles in others. On a CPU one by one."""
+        everyone: list[tuple[str, Worker, list[dict[str, Any]]]] = []
+        for at, lot in enumerate(lots):
+            for name, (side, data) in {
+                **self.sides,
+                **({"empty": (EMPTY, b"")} if with_empty and at == 0 else {}),
+            }.items():
+                trusted = side["kind"] == "builtin"
+                key = f"builtin-{self.request['op']}-{side['which']}" if trusted else workers.sha256(data)
+                worker = lot[name] = self.pool.spawn(self.watch.arena, key, trusted=trusted)
+                everyone.append((name, worker, [self._load_order(worker, side, data), *self.watch.warm_up()]))
+        for group in [everyone] if self.gpu else [[one] for one in everyone]:
+            self._obey(group)
+
+    def _obey(self, group: list[tuple[str, Worker, list[dict[str, Any]]]]) -> None:
+        for name, worker, _ in group:
+            _guard(name, worker.await_ready)
+        for step in range(len(group[0][2])):
+            for name, worker, orders in group:
+                _guard(name, lambda w=worker, o=orders[step]: w.tell(o, self.limits.build))
+            for name, worker, _ in group:
+                problem = _guard(name, lambda w=worker: w.answer(self.limits.build)).get("problem")
+                if problem:
+                    raise TimingFailed(name, "crash" if step == 0 else "wrong", str(problem))
+        for name, worker, _ in group:
+            _guard(name, worker.sweep)
+            if not self.gpu:
+                _guard(name, worker.stop)
+
+    def _load_order(self, worker: Worker, side: dict[str, Any], data: bytes) -> dict[str, Any]:
+        tf32 = self.watch.allow_tf32
+        if side["kind"] == "file":
+            return load_order(worker, data, tf32)
+        which = {"builtin": side["which"], "op": self.request["op"], "op_file": self.request.get("op_file")}
+        return {"do": "load", "allow_tf32": tf32, **which}
+
+
+def load_order(worker: Worker, data: bytes, allow_tf32: bool) -> dict[str, Any]:
+    path = worker.scratch / "kernel.py"
+    path.write_bytes(data)  # the very bytes that were hashed, where only this candidate sees them
+    return {"do": "load", "allow_tf32": allow_tf32, "path": str(path)}
+
+
+def _source(side: dict[str, Any]) -> bytes:
+    return Path(side["path"]).read_bytes() if side["kind"] == "file" else b""
+
+
+def _guard(side: str, action: Callable[[], Any]) -> Any:
+    try:
+        return action()
+    except WorkerFailed as error:
+        raise TimingFailed(side, error.kind, error.detail) from error

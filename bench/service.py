@@ -1,0 +1,183 @@
+"""The warm judge: answers hello, check, time and verify, one request after the other."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import baselines
+import correctness
+import device_facts
+import disturbance
+import op_table
+import roofline
+import source_scan
+import torch
+import trials
+import verify_model
+import windows
+import workers
+from arena import CPU_BYTES, Arena
+from correctness import Examiner, Limits
+from rounds import EMPTY, Rounds, load_order
+from timing import Stopwatch, TimingFailed
+from worker import JudgeError, WorkerFailed
+from workers import Pool
+
+from op import Op
+
+SKIPPED = {"status": "skipped", "cases": 0, "seconds": 0.0, "detail": ""}
+
+
+class Judge:
+    def __init__(self, device: str, sandbox_mode: str, limits: Limits) -> None:
+        self.work = workers.work_folder()
+        self.kind, self.gpu, self.limits = device, device != "cpu", limits
+        self.pool = Pool(self.gpu, sandbox_mode, self.work)  # before this process opens the device
+        if self.gpu and not torch.cuda.is_available():
+            self.pool.close()
+            raise JudgeError(f"--device {device}: torch {torch.__version__} finds no such device here")
+        self.device = torch.device("cuda", 0) if self.gpu else torch.device("cpu")
+        self.hash = workers.judge_hash()
+        self._facts: dict[str, Any] | None = None
+        self._sandbox: str | None = None
+
+    def close(self) -> None:
+        self.pool.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        if self._facts is None:
+            self._facts = device_facts.facts(self.kind, self.work)
+        return self._facts
+
+    @property
+    def sandbox(self) -> str:
+        if self._sandbox is None:
+            block = Arena(self.device, 1 << 20)
+            try:
+                self._sandbox = workers.probe_sandbox(self.pool, block)
+            finally:
+                block.close()
+        return self._sandbox
+
+    def hello(self, _request: dict[str, Any]) -> dict[str, Any]:
+        ops = sorted(op_table.load_ops())
+        return {"protocol": 1, "judge_hash": self.hash, "sandbox": self.sandbox, "device": self.facts, "ops": ops}
+
+    def check(
+        self, request: dict[str, Any], progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        began = time.monotonic()
+        data = Path(request["path"]).read_bytes()
+        source = workers.sha256(data)
+        found = source_scan.scan(data)
+        verdict = correctness.Verdict()
+        peak = None
+        if found.refused:
+            verdict.kind, verdict.detail = "invalid", f"build: {found.refused}"
+            verdict.stages = [{"name": name, **SKIPPED} for name in correctness.STAGES]
+            verdict.stages[0] |= {"status": "fail", "detail": found.refused}
+        else:
+            verdict, peak = self._examine(request, data, source, progress)
+        if workers.sha256(Path(request["path"]).read_bytes()) != source:
+            raise JudgeError(f"{request['path']} changed while it was being judged")
+        return {
+            "verdict": verdict.kind,
+            "op": request["op"],
+            "backend": found.constants.get("BACKEND"),
+            "dtype": request["dtype"],
+            "stages": verdict.stages,
+            "detail": verdict.detail,
+            "quick": bool(request.get("quick")),
+            "flags": found.flags,
+            "worst_of_tolerance": verdict.worst,
+            "max_abs_err": verdict.max_abs_err,
+            "peak_mem_mb": peak,
+            "compiler": None,
+            "build_s": round(verdict.build_s, 4),
+            "wall_s": round(time.monotonic() - began, 4),
+            "source_sha256": source,
+            "judge_hash": self.hash,
+            "sandbox": self.sandbox,
+        }
+
+    def _examine(
+        self, request: dict[str, Any], data: bytes, source: str, progress: Any
+    ) -> tuple[correctness.Verdict, float | None]:
+        op = baselines.find_op(request["op"], request.get("op_file"))
+        seed = request.get("seed")
+        rng = random.Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed)
+        plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
+        block = Arena(self.device, self._arena_bytes(op, plan) if self.gpu else CPU_BYTES)
+        try:
+            with self.pool.spawn(block, source) as worker:
+                worker.await_ready()
+                tf32 = bool(request.get("allow_tf32"))
+                self._set_tf32(tf32)
+                examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, progress)
+                verdict = examiner.run(plan, load_order(worker, data, tf32), bool(request.get("quick")))
+                peak = None
+                if verdict.kind == "pass":
+                    try:
+                        peak = float(worker.ask({"do": "memory"}, 10)["peak_mb"])
+                    except (WorkerFailed, KeyError, TypeError, ValueError):
+                        peak = None
+                return verdict, peak
+        finally:
+            self._release(block)
+
+    def time(self, request: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic()
+        op = baselines.find_op(request["op"], request.get("op_file"))
+        dtype, tf32 = request["dtype"], bool(request.get("allow_tf32"))
+        cases = trials.model_cases(op, request.get("shapes") or []) or [(trials.primary_case(op, [], self.gpu), 1.0)]
+        limits = [roofline.limit(op, case, dtype, self.facts["measured"]) for case, _ in cases]
+        self._set_tf32(tf32)
+        block, timed = windows.prepare(op, cases, dtype, self.device, self.facts["cache_bytes"], random.SystemRandom())
+        rounds = Rounds(
+            request, self.pool, Stopwatch(op, dtype, block, timed, self.limits, tf32), self.limits, self.gpu
+        )
+        failure, state = None, disturbance.gpu_state() if self.gpu else {}
+        try:
+            rounds.run()
+        except TimingFailed as error:
+            if error.side == EMPTY["name"]:
+                raise JudgeError(f"the clock cannot be calibrated: {error}") from error
+            failure = {"side": error.side, "kind": error.kind, "detail": error.detail}
+        finally:
+            self._release(block)
+        return {
+            "rounds": rounds.done,
+            "roofline": roofline.weighted(limits, [weight for _, weight in cases]),
+            "limit_us": [item[3] for item in limits],
+            "clocks": disturbance.clocks(state),
+            "failure": failure,
+            "wall_s": round(time.monotonic() - began, 4),
+        }
+
+    def verify(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return verify_model.verify(self.pool, self.device, request)
+        except WorkerFailed as error:
+            raise JudgeError(f"verify: {error.kind}: {error.detail}") from error
+        finally:
+            if self.gpu:
+                torch.cuda.empty_cache()
+
+    def _arena_bytes(self, op: Op, plan: trials.Plan) -> int:
+        everything = [*plan.smoke(), *plan.shapes(), *plan.stability(), *plan.edges(), *plan.quick()]
+        sizes = [op.bytes_moved(t.case.shape, torch.float32, t.case.options) for t in everything]
+        return int(2.2 * max(sizes)) + (32 << 20)
+
+    def _release(self, block: Arena) -> None:
+        block.close()
+        if self.gpu:
+            torch.cuda.empty_cache()  # the next candidate may need what the reference held
+
+    def _set_tf32(self, allowed: bool) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = allowed

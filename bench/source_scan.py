@@ -1,0 +1,185 @@
+"""Reads a kernel.py as text: refuses what can be no honest kernel, and flags what deserves a closer look."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+MAX_BYTES = 256 << 10
+
+# Reaching into the harness's frames or objects, other processes, or the interpreter's own memory.
+REFUSED_CALLS = {
+    "sys._getframe": "reads other functions' frames",
+    "sys._current_frames": "reads other functions' frames",
+    "sys.settrace": "traces the harness",
+    "sys.setprofile": "traces the harness",
+    "inspect.currentframe": "reads other functions' frames",
+    "inspect.stack": "reads other functions' frames",
+    "gc.get_objects": "looks through the harness's objects",
+    "gc.get_referrers": "looks through the harness's objects",
+    "gc.get_referents": "looks through the harness's objects",
+    "os.fork": "starts another process",
+    "os.forkpty": "starts another process",
+    "os.kill": "signals processes",
+    "os.killpg": "signals processes",
+    "os.execv": "replaces the process",
+    "os.execve": "replaces the process",
+    "os._exit": "ends the process",
+    "ctypes.pythonapi": "calls the interpreter's internals",
+    "ctypes.PyDLL": "calls the interpreter's internals",
+}
+REFUSED_IMPORTS = {"socket": "opens connections", "faulthandler": "handles crashes", "ptrace": "traces processes"}
+FLAGGED_IMPORTS = {
+    "threading",
+    "multiprocessing",
+    "concurrent",
+    "asyncio",
+    "signal",
+    "gc",
+    "inspect",
+    "mmap",
+    "atexit",
+    "pickle",
+}
+FLAGGED_CALLS = {"exec", "eval", "compile", "__import__", "globals", "vars", "id"}
+FLAGGED_NAMES = {
+    "sys.modules",
+    "ctypes.memmove",
+    "ctypes.from_address",
+    "torch.cuda.Stream",
+    "torch.cuda.stream",
+    "os.environ",
+}
+PATCHED_ROOTS = {"torch", "time", "builtins", "sys", "os", "triton", "json", "random"}
+DATA_ATTRIBUTES = {
+    "allow_tf32",
+    "benchmark",
+    "deterministic",
+    "dont_write_bytecode",
+    "allow_fp16_reduced_precision_reduction",
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    refused: str  # '' or why this file is not even run
+    flags: list[str]
+    constants: dict[str, str]  # KERNEL_TYPE and BACKEND where they are plain strings
+
+
+def scan(data: bytes) -> Scan:
+    if len(data) > MAX_BYTES:
+        return Scan(f"the file has {len(data)} bytes; a kernel.py has at most {MAX_BYTES}", [], {})
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Scan(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}", [], {})
+    try:
+        tree = ast.parse(text, "kernel.py")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        return Scan(
+            f"kernel.py{f':{line}' if line else ''}: {type(error).__name__}: {getattr(error, 'msg', error)}", [], {}
+        )
+    if not _defines(tree, "kernel_fn"):
+        return Scan(
+            "no kernel_fn at the top level of the file; expected e.g. def kernel_fn(x, weight, eps=1e-6)", [], {}
+        )
+    visitor = _Visitor()
+    visitor.visit(tree)
+    return Scan(visitor.refused, sorted(set(visitor.flags)), _constants(tree))
+
+
+def _defines(tree: ast.Module, name: str) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
+            return True
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store):
+            return True
+        if isinstance(node, ast.alias) and (node.asname or node.name) == name:
+            return True
+    return False
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and target.id in ("KERNEL_TYPE", "BACKEND"):
+                    found[target.id] = node.value.value
+    return found
+
+
+class _Visitor(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.refused, self.flags = "", []
+        self.aliases: dict[str, str] = {}  # local name -> dotted origin
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.aliases[alias.asname or alias.name.split(".")[0]] = (
+                alias.name if alias.asname else alias.name.split(".")[0]
+            )
+            self._imported(alias.name, node.lineno)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        module = node.module or ""
+        self._imported(module, node.lineno)
+        for alias in node.names:
+            dotted = f"{module}.{alias.name}"
+            self.aliases[alias.asname or alias.name] = dotted
+            self._used(dotted, node.lineno)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        dotted = self._dotted(node)
+        if dotted:
+            self._used(dotted, node.lineno)
+            root = dotted.split(".")[0]
+            if (
+                isinstance(node.ctx, (ast.Store, ast.Del))
+                and root in PATCHED_ROOTS
+                and node.attr not in DATA_ATTRIBUTES
+            ):
+                self._refuse(node.lineno, f"sets {dotted}: patching {root} serves no kernel")
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = self._dotted(node.func)
+        if name in FLAGGED_CALLS:
+            self.flags.append(f"line {node.lineno}: calls {name}")
+        if name == "ctypes.CDLL" and (
+            not node.args or (isinstance(node.args[0], ast.Constant) and node.args[0].value is None)
+        ):
+            self._refuse(node.lineno, "ctypes.CDLL(None): calls into the process itself")
+        if name in ("setattr", "delattr") and node.args:
+            target = self._dotted(node.args[0])
+            if target and target.split(".")[0] in PATCHED_ROOTS:
+                self._refuse(node.lineno, f"{name} on {target}: patching {target.split('.')[0]} serves no kernel")
+        self.generic_visit(node)
+
+    def _imported(self, module: str, line: int) -> None:
+        root = module.split(".")[0]
+        if root in REFUSED_IMPORTS:
+            self._refuse(line, f"imports {root}: {REFUSED_IMPORTS[root]}")
+        if root in FLAGGED_IMPORTS:
+            self.flags.append(f"line {line}: imports {root}")
+
+    def _used(self, dotted: str, line: int) -> None:
+        if dotted in REFUSED_CALLS:
+            self._refuse(line, f"{dotted} {REFUSED_CALLS[dotted]}")
+        if dotted in FLAGGED_NAMES:
+            self.flags.append(f"line {line}: uses {dotted}")
+
+    def _refuse(self, line: int, why: str) -> None:
+        self.refused = self.refused or f"line {line}: {why}"
+
+    def _dotted(self, node: ast.AST) -> str:
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ""
+        origin = self.aliases.get(node.id, node.id)
+        return ".".join([origin, *reversed(parts)])

@@ -1,0 +1,165 @@
+"""How far an output may be from the float64 reference: per element, and as a whole. docs/tolerances.md has the calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from op import Case, Op
+
+C1 = 4.0  # elementwise: multiples of the error scale
+C2 = 2.5  # normwise: multiples of eager's error in the same dtype on the same input
+FLOOR = 0.5  # normwise: and this much of the error scale's own norm, where eager happens to be nearly exact
+TF32_ROUNDOFF = 2.0**-10  # some tensor cores truncate fp32 operands to TF32's 11 bits instead of rounding them
+
+
+@dataclass(frozen=True)
+class Outcome:
+    ok: bool
+    worst: float  # largest error as a fraction of what is allowed; inf when no number can say it
+    max_abs_err: float  # inf when the output is not finite where it should be
+    detail: str  # '' when ok; else index, expected, got, allowed, and how many elements are wrong
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What one call's output is compared with."""
+
+    label: str  # operation, shape, options and dtype, for the detail
+    reference: torch.Tensor  # float64
+    limit: torch.Tensor  # float64, same shape: allowed |error| per element
+    norm_limit: float  # allowed ||error|| over the finite elements
+    eager_error: float | None  # ||error|| of eager, None when it was not given or is not finite
+    dtype: torch.dtype
+
+    def judge(self, out: torch.Tensor) -> Outcome:
+        """Is this output right? Shape and dtype must be the reference's and the inputs'."""
+        if tuple(out.shape) != tuple(self.reference.shape) or out.dtype != self.dtype:
+            expected = f"{list(self.reference.shape)} {_short(self.dtype)}"
+            return _bad(f"{self.label}: expected an output {expected}, got {list(out.shape)} {_short(out.dtype)}")
+        if out.numel() == 0:
+            return Outcome(True, 0.0, 0.0, "")
+        got = out.detach().to(device=self.reference.device, dtype=torch.float64)
+        finite = self.reference.isfinite()
+        error = torch.where(finite, (got - self.reference).abs(), torch.zeros_like(got))
+        # an overflow of the dtype itself is right where the reference, within its tolerance, is past the largest number
+        past = finite & (self.reference.abs() + self.limit > torch.finfo(self.dtype).max)
+        overflow = past & got.isinf() & (got.sign() == self.reference.sign())
+        error = torch.where(overflow, torch.zeros_like(error), error)
+        same = torch.where(self.reference.isnan(), got.isnan(), got == self.reference)
+        odd = torch.where(finite, error.isnan() | error.isinf(), ~same)
+        ratio = torch.where(error == 0, torch.zeros_like(error), error / self.limit)
+        ratio = torch.where(odd, torch.full_like(ratio, float("inf")), ratio)
+        return self._verdict(got, error, ratio)
+
+    def _verdict(self, got: torch.Tensor, error: torch.Tensor, ratio: torch.Tensor) -> Outcome:
+        worst = float(ratio.max())
+        max_abs = float("inf") if worst == float("inf") else float(error.max())
+        if worst > 1:
+            flat = int(ratio.argmax())
+            index = _unravel(flat, self.reference.shape)
+            bad = int((ratio > 1).sum())
+            numbers = (self.reference, got, self.limit)
+            want, have, room = (float(t.reshape(-1)[flat]) for t in numbers)
+            return Outcome(
+                False,
+                worst,
+                max_abs,
+                f"{self.label}: worst at {list(index)}: expected {want:.7g}, got {have:.7g}, allowed +-{room:.3g}; "
+                f"{bad} of {ratio.numel()} elements are wrong ({100 * bad / ratio.numel():.3g} %)",
+            )
+        norm = float(torch.linalg.vector_norm(error))
+        share = norm / self.norm_limit if self.norm_limit > 0 else (0.0 if norm == 0 else float("inf"))
+        if share > 1:
+            size = float(torch.linalg.vector_norm(torch.where(self.reference.isfinite(), self.reference, 0.0))) or 1.0
+            eager = "" if self.eager_error is None else f", eager PyTorch has {self.eager_error / size:.3g}"
+            return Outcome(
+                False,
+                share,
+                max_abs,
+                f"{self.label}: no element is off by itself, but together they are: normwise error {norm / size:.3g}, "
+                f"allowed {self.norm_limit / size:.3g}{eager}",
+            )
+        return Outcome(True, max(worst, share), max_abs, "")
+
+
+def allowed(
+    op: Op,
+    case: Case,
+    inputs64: Sequence[torch.Tensor | None],
+    reference: torch.Tensor,
+    eager_out: torch.Tensor | None,
+    dtype: torch.dtype,
+    allow_tf32: bool = False,
+) -> Tolerance:
+    """What an honest implementation may be off by, from the dtype, the length of the reductions and eager's own error."""
+    scale = error_scale(op, case, inputs64, reference, dtype, allow_tf32)
+    finite = reference.isfinite()
+    scale_norm = float(torch.linalg.vector_norm(torch.where(finite, scale, torch.zeros_like(scale))))
+    eager_error = None
+    if eager_out is not None and eager_out.shape == reference.shape:
+        difference = (eager_out.detach().to(reference.device, torch.float64) - reference)[finite]
+        norm = float(torch.linalg.vector_norm(difference)) if difference.numel() else 0.0
+        eager_error = norm if norm < float("inf") else None  # NaN and inf fail this too: no yardstick
+    yardstick = scale_norm if eager_error is None else eager_error
+    # a norm says more than its elements only where there are many; eager may hit a single one by luck
+    floor = FLOOR + (C1 - FLOOR) / max(1, reference.numel()) ** 0.5
+    label = " ".join([op.name, "x".join(map(str, case.shape)), *(f"{k}={v}" for k, v in case.options.items())])
+    return Tolerance(
+        label=f"{label} {_short(dtype)}",
+        reference=reference,
+        limit=C1 * scale,
+        norm_limit=C2 * yardstick + floor * scale_norm,
+        eager_error=eager_error,
+        dtype=dtype,
+    )
+
+
+def error_scale(
+    op: Op,
+    case: Case,
+    inputs64: Sequence[torch.Tensor | None],
+    reference: torch.Tensor,
+    dtype: torch.dtype,
+    allow_tf32: bool,
+) -> torch.Tensor:
+    """One honest error per element: the final rounding, roundings stored on the way, and accumulation in fp32."""
+    if op.exact:
+        return torch.zeros_like(reference)
+    size = torch.where(reference.isfinite(), reference, torch.zeros_like(reference)).abs()
+    options = {**op.options, **case.options}
+    magnitude = size if op.magnitude is None else op.magnitude(*inputs64, **options)
+    depth = max(1, op.depth(case.shape))
+    scale = roundoff(dtype) * size + roundoff(torch.float32) * depth**0.5 * magnitude
+    if op.roundings is not None:
+        tf32 = allow_tf32 and op.matmul_like and dtype == torch.float32
+        scale = scale + (TF32_ROUNDOFF if tf32 else roundoff(dtype)) * op.roundings(*inputs64, **options)
+    return scale + smallest(dtype)
+
+
+def roundoff(dtype: torch.dtype) -> float:
+    """Largest relative error of rounding to the dtype."""
+    return torch.finfo(dtype).eps / 2
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """Results below this may be flushed to zero; fp16's subnormals are part of its everyday range and may not."""
+    return torch.finfo(dtype).smallest_normal * (torch.finfo(dtype).eps if dtype == torch.float16 else 1.0)
+
+
+def _bad(detail: str) -> Outcome:
+    return Outcome(False, float("inf"), float("inf"), detail)
+
+
+def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    index = []
+    for size in reversed(shape):
+        index.append(flat % size)
+        flat //= size
+    return tuple(reversed(index))
+
+
+def _short(dtype: torch.dtype) -> str:
+    return {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype)[6:])

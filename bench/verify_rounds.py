@@ -1,0 +1,123 @@
+"""Whole forward passes timed in rounds of fresh processes, on the judge's clock, with their outputs checked."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import disturbance
+import torch
+from compared import FORWARD_S, Comparison, Failed
+from model_child import probe
+from worker import JudgeError, Worker, WorkerFailed
+
+VISIT_S = {True: 0.05, False: 0.25}
+AGREE_SHARE, AGREE_S = 0.02, 100e-6
+
+
+def time_rounds(
+    compared: Comparison, sides: list[str], rounds: int, rng: random.Random, result: dict[str, Any]
+) -> None:
+    for _ in range(rounds):
+        workers: dict[str, Worker] = {}
+        try:
+            for side in sides:
+                workers[side] = _ready(compared, side)
+            result["rounds"].append(_round(compared, workers, rng, result["error"]))
+        finally:
+            for worker in workers.values():
+                worker.kill()
+
+
+def _ready(compared: Comparison, side: str) -> Worker:
+    try:
+        worker, _ = compared.start(side)
+        try:
+            for at in (0, 1):
+                worker.ask({"do": "forward", "set": at}, FORWARD_S)
+            worker.sweep()
+            if not compared.gpu:
+                worker.stop()
+            return worker
+        except BaseException:
+            worker.kill()
+            raise
+    except WorkerFailed as error:
+        if side == "optimized":
+            raise Failed(f"the optimized model ended in a {error.kind}: {error.detail}") from error
+        raise JudgeError(f"the {side} model: {error.detail}") from error
+
+
+def _round(
+    compared: Comparison, workers: dict[str, Worker], rng: random.Random, error: dict[str, float]
+) -> dict[str, Any]:
+    order = list(workers)
+    rng.shuffle(order)
+    order += order[::-1]
+    watch = disturbance.CpuWatch()
+    ms: dict[str, list[float]] = {side: [] for side in workers}
+    outputs: dict[str, list[torch.Tensor]] = {}
+    sets = list(range(len(compared.sets)))
+    passes, kept_set = 0, rng.choice(sets)
+    for side in order:
+        worker = workers[side]
+        try:
+            if not compared.gpu:
+                worker.resume()
+            passes = passes or _passes(worker, compared.gpu)
+            sequence = [rng.choice(sets) for _ in range(passes)]
+            keep = rng.randrange(passes)
+            sequence[keep] = kept_set
+            watch.begin(worker.pid)
+            seconds, receipt, places = _visit(worker, sequence, keep, rng)
+            watch.end()
+            outputs[side] = compared.fetch(worker)[0]
+            if not compared.gpu:
+                worker.stop()
+        except WorkerFailed as failure:
+            if side == "optimized":
+                raise Failed(f"the optimized model ended in a {failure.kind}: {failure.detail}") from failure
+            raise JudgeError(f"the {side} model: {failure.detail}") from failure
+        if b"".join(probe(t, places) for t in outputs[side]).hex() != receipt:
+            raise Failed(f"{side}: the output was not finished when the clock stopped")
+        ms[side].append(1e3 * seconds / passes)
+    compared.intact()
+    _same(outputs, error)
+    disturbed = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + len(workers)) if compared.gpu else watch.verdict()
+    return {"order": order, "ms": ms, "disturbed": disturbed}
+
+
+def _passes(worker: Worker, gpu: bool) -> int:
+    own = float(worker.ask({"do": "visit", "order": [0], "keep": [0], "probes": [0.0]}, FORWARD_S)["seconds"])
+    return max(1, min(64, round(VISIT_S[gpu] / max(own, 1e-6))))
+
+
+def _visit(worker: Worker, sequence: list[int], keep: int, rng: random.Random) -> tuple[float, str, list[float]]:
+    """The judge's seconds, or the process's own where the two agree: that one leaves out our message's way."""
+    places = [rng.random() for _ in range(16)]
+    began = time.monotonic_ns()
+    answer = worker.ask({"do": "visit", "order": sequence, "keep": [keep], "probes": places}, FORWARD_S)
+    wall = (time.monotonic_ns() - began) / 1e9
+    own = answer.get("seconds")
+    agrees = isinstance(own, float) and abs(wall - own) <= AGREE_SHARE * wall + AGREE_S
+    return (own if agrees and isinstance(own, float) else wall), str(answer.get("receipt", "")), places
+
+
+def _same(outputs: dict[str, list[torch.Tensor]], error: dict[str, float]) -> None:
+    """What was computed while being timed, against what the original computed while being timed."""
+    allowed = 2 * error["allowed_normwise"]  # both may be off, to different sides
+    for at, (base, have) in enumerate(zip(outputs["original"], outputs["optimized"], strict=True)):
+        if not have.is_floating_point():
+            if not torch.equal(base, have):
+                raise Failed(f"output {at}, computed while being timed, differs from the original's")
+            continue
+        if not torch.equal(base.isfinite(), have.isfinite()):
+            raise Failed(f"output {at}, computed while being timed, has NaN or Inf where the original has none")
+        difference = torch.where(base.isfinite(), have.double() - base.double(), 0.0)
+        size = float(torch.linalg.vector_norm(torch.where(base.isfinite(), base.double(), 0.0))) or 1.0
+        share = float(torch.linalg.vector_norm(difference)) / size
+        if not share <= allowed:
+            raise Failed(
+                f"output {at}, computed while being timed, is {share:.3g} from the original's, allowed {allowed:.3g}"
+            )

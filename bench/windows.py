@@ -1,0 +1,133 @@
+"""What timed calls run on: pools of data larger than the cache, of which each call sees a window only a secret tells.
+
+A window is the pool seen from another start, so every call has inputs of its own without a byte being written. Nothing
+can be remembered by address or content, nothing computed before the clock starts, and the cache is cold as in a model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import arena
+import torch
+from arena import Arena, Buffer
+
+from op import DTYPES, Case, Op
+
+KEEP = 3  # outputs of a batch that are kept, at places the candidate cannot know
+PROBES = 8  # elements of each that must come with the answer
+CPU_CAP, GPU_CAP = 256 << 20, 2 << 30
+CPU_USUAL = 96 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
+ALIGN_BYTES = 512
+
+
+@dataclass
+class TimedCase:
+    """One shape of a timing request, as it lies in the arena."""
+
+    name: str
+    case: Case
+    weight: float
+    order: dict[str, Any]  # what the candidate is told: pools, outputs, options
+    pools: list[Buffer | None]
+    starts: list[int]
+    numel: int
+    count: int = 1
+    overhead_s: float = 0.0  # what a batch of `count` calls costs the clock when the calls cost nothing
+    audit_overhead_s: float = 0.0  # the same for an audit
+
+
+def wanted_bytes(cache_bytes: int, gpu: bool) -> int:
+    """Pool bytes for all shapes together: twice the cache, within reason."""
+    if gpu:
+        return min(GPU_CAP, max(4 * cache_bytes, 256 << 20))
+    return 2 * cache_bytes if 2 * cache_bytes <= CPU_CAP else CPU_USUAL
+
+
+def repeats(inputs: Any, wanted: int, gpu: bool) -> int:
+    """How many copies of the inputs make a pool: at least three, unless memory forbids."""
+    size = sum(t.numel() * t.itemsize for t in inputs if t is not None) or 1
+    return max(2, min(max(3, -(-wanted // size)), (GPU_CAP if gpu else CPU_CAP) // size))
+
+
+def bytes_needed(inputs: Any, copies: int, out: torch.Tensor) -> int:
+    size = sum(_pool_numel(t, copies) * t.itemsize + 2 * arena.GUARD + 2 * arena.ALIGN for t in inputs if t is not None)
+    return size + KEEP * (out.numel() * out.itemsize + 2 * arena.GUARD + 2 * arena.ALIGN)
+
+
+def lay_out(
+    name: str, op: Op, case: Case, weight: float, inputs: Any, copies: int, out: torch.Tensor, block: Arena
+) -> TimedCase:
+    pools: list[Buffer | None] = []
+    told: list[dict[str, Any] | None] = []
+    starts = []
+    for argument, tensor in zip(op.arguments, inputs, strict=False):
+        if tensor is None:
+            pools.append(None)
+            told.append(None)
+            continue
+        n, step = tensor.numel(), ALIGN_BYTES // tensor.itemsize
+        total = _pool_numel(tensor, copies)
+        pool = block.reserve(f"{argument} (timed)", [total], tensor.dtype)
+        flat, lying = tensor.contiguous().reshape(-1), arena.view(block.flat, pool)
+        full = total // n * n if n else 0
+        if full:
+            lying[:full].view(-1, n).copy_(flat.expand(total // n, n))
+        lying[full:].copy_(flat[: total - full])
+        pools.append(pool)
+        starts.append((total - n) // step + 1)
+        told.append(
+            {
+                "pool": pool,
+                "shape": list(tensor.shape),
+                "strides": list(tensor.contiguous().stride()),
+                "step": step,
+                "starts": starts[-1],
+            }
+        )
+    outputs = [block.slot(f"output {at}", out.shape, out.dtype) for at in range(KEEP)]
+    order = {"do": "plan", "name": name, "inputs": told, "outputs": outputs, "options": dict(case.options)}
+    order |= {"keep": KEEP, "probes": PROBES, "numel": out.numel()}
+    return TimedCase(name, case, weight, order, pools, starts, out.numel())
+
+
+def window(timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...]) -> list[torch.Tensor | None]:
+    """The inputs of one call, from the judge's own copy of the pools."""
+    at = iter(offsets)
+    found: list[torch.Tensor | None] = []
+    for pool, told in zip(timed.pools, timed.order["inputs"], strict=True):
+        if pool is None:
+            found.append(None)
+        else:
+            lying = arena.view(pristine, pool)
+            base = lying.storage_offset() + next(at) * told["step"]
+            found.append(torch.as_strided(lying, told["shape"], told["strides"], base))
+    return found
+
+
+def _pool_numel(tensor: torch.Tensor, copies: int) -> int:
+    return tensor.numel() * copies + 64 * ALIGN_BYTES // tensor.itemsize  # small weights get 64 more places to start
+
+
+def prepare(
+    op: Op, cases: Sequence[tuple[Case, float]], dtype: str, device: torch.device, cache_bytes: int, rng: random.Random
+) -> tuple[Arena, list[TimedCase]]:
+    """Pools for every case in one block, sealed, so that writing into an input is seen."""
+    gpu = device.type == "cuda"
+    generator = torch.Generator(device).manual_seed(rng.getrandbits(62))
+    wanted = wanted_bytes(cache_bytes, gpu) // max(1, len(cases))
+    made = []
+    for case, weight in cases:
+        inputs = op.make_inputs(case.shape, DTYPES[dtype], generator, "normal")
+        made.append((case, weight, inputs, repeats(inputs, wanted, gpu), op.eager(*inputs, **case.options)))
+    need = sum(bytes_needed(inputs, copies, out) for _, _, inputs, copies, out in made)
+    block = Arena(device, max(need, arena.CPU_BYTES) if not gpu else need)
+    timed = [
+        lay_out(f"case {at}", op, case, weight, inputs, copies, out, block)
+        for at, (case, weight, inputs, copies, out) in enumerate(made)
+    ]
+    block.seal()
+    return block, timed

@@ -1,0 +1,181 @@
+"""Where child processes come from: a zygote that forks them, with an environment, folders and limits of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import sandbox
+import wire
+from arena import Arena
+from worker import JudgeError, Worker
+
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
+PASSED_ON = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "CXX",
+    "CC",
+    "CPATH",
+    "LIBRARY_PATH",
+    "ROCM_PATH",
+    "ROCM_HOME",
+    "HIP_VISIBLE_DEVICES",
+)
+PREFIXES = ("HF_", "CUDA_", "OMP_", "KMP_", "GOMP_", "MKL_", "TRITON_", "NVIDIA_", "HSA_")
+THREADS_WAIT_QUIETLY = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+
+
+class Pool:
+    """Forks workers from a warm zygote, and starts another one when it dies."""
+
+    def __init__(self, gpu: bool, sandbox_mode: str, work: Path) -> None:
+        self.gpu, self.mode, self.work = gpu, sandbox_mode, work
+        self.scratch = Path(tempfile.mkdtemp(prefix="autokernel-judge-"))
+        self.zygote: subprocess.Popen[bytes] | None = None
+        self.socket: socket.socket | None = None
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, str(BENCH / "zygote.py"), str(theirs.fileno()), *(["--triton"] if self.gpu else [])]
+        environment = {**os.environ, **THREADS_WAIT_QUIETLY}
+        self.zygote = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        self.socket, self.ready = ours, False
+
+    def spawn(
+        self, arena: Arena, cache_key: str, role: str = "kernel", trusted: bool = False, readable: tuple[str, ...] = ()
+    ) -> Worker:
+        for attempt in (1, 2):
+            try:
+                return self._spawn(arena, cache_key, role, trusted, readable)
+            except (wire.Closed, wire.TimedOut, wire.BadMessage) as error:
+                self._stop_zygote()
+                if attempt == 2:
+                    raise JudgeError(f"the process that forks candidates does not start: {error}") from error
+                self._start()
+        raise AssertionError
+
+    def _spawn(self, arena: Arena, cache_key: str, role: str, trusted: bool, readable: tuple[str, ...]) -> Worker:
+        assert self.socket is not None
+        if not self.ready:
+            wire.recv(self.socket, 120)
+            self.ready = True
+        scratch = Path(tempfile.mkdtemp(prefix="candidate-", dir=self.scratch))
+        cache = self.work / "cache" / cache_key
+        cache.mkdir(parents=True, exist_ok=True)
+        (scratch / "tmp").mkdir()
+        control, their_control = socket.socketpair()
+        status, their_status = socket.socketpair()
+        null = os.open(os.devnull, os.O_RDONLY)
+        imports = [str(ROOT / "kernels"), *([str(BENCH), str(ROOT / "models")] if trusted or role == "model" else [])]
+        request = {
+            "role": role,
+            "sandbox": "none" if trusted or self.mode == "none" else "auto",
+            "scratch": str(scratch),
+            "env": self._environment(scratch, cache, role),
+            "address_space": None if self.gpu else _address_space(),
+            "cpu_seconds": 1800,
+            "writable": [str(scratch), str(cache)],
+            "readable": [*imports, *readable, *_python_folders()],
+            "import_path": imports,
+            "arena_bytes": arena.size,
+            "arena_handle": arena.handle,
+        }
+        try:
+            fds = [their_control.fileno(), their_status.fileno(), null if arena.fd is None else arena.fd]
+            wire.send(self.socket, request, fds)
+        finally:
+            their_control.close()
+            their_status.close()
+            os.close(null)
+        return Worker(control, status, scratch)
+
+    def _environment(self, scratch: Path, cache: Path, role: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PREFIXES)}
+        kept = {k: v for k, v in kept.items() if "KEY" not in k and "TOKEN" not in k and "SECRET" not in k}
+        folders = {
+            "HOME": Path.home() if role == "model" else scratch,  # a model may read its weights from there
+            "TMPDIR": scratch / "tmp",
+            "AUTOKERNEL_CACHE": cache / "cpp",
+            "TRITON_CACHE_DIR": cache / "triton",
+            "TORCHINDUCTOR_CACHE_DIR": cache / "inductor",
+            "TORCH_EXTENSIONS_DIR": cache / "extensions",
+            "CUDA_CACHE_PATH": cache / "cuda",
+        }
+        # no pool of compile processes: they would outlive the build and run beside the measurement
+        return {
+            **kept,
+            **THREADS_WAIT_QUIETLY,
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            **{k: str(v) for k, v in folders.items()},
+        }
+
+    def _stop_zygote(self) -> None:
+        if self.socket:
+            self.socket.close()
+        if self.zygote:
+            self.zygote.kill()
+            self.zygote.wait()
+
+    def close(self) -> None:
+        self._stop_zygote()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _address_space() -> int:
+    """Virtual memory of one candidate on a CPU: torch's own mappings, and half of the machine."""
+    return (32 << 30) + os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _python_folders() -> list[str]:
+    return sorted({sys.prefix, sys.base_prefix, *(p for p in sys.path if "-packages" in p)})
+
+
+def work_folder() -> Path:
+    """Where compile caches and measured peaks survive from one judge to the next."""
+    base = os.environ.get("AUTOKERNEL_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    for folder in (Path(base) / "autokernel" / "judge", Path(tempfile.gettempdir()) / f"autokernel-{os.getuid()}"):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise JudgeError("no folder to write to: set AUTOKERNEL_CACHE")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def judge_hash() -> str:
+    """One hash over every file that decides a verdict."""
+    digest = hashlib.sha256()
+    files = [*BENCH.glob("*.py"), *BENCH.glob("ops/*.py"), ROOT / "models" / "op_costs.py"]
+    for path in sorted(files):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def probe_sandbox(pool: Pool, arena: Arena) -> str:
+    """What confines a candidate here, as a real child reports it before any candidate's code is in it."""
+    if pool.mode == "none":
+        return "none (asked for): own process group, resource limits, clean environment"
+    with pool.spawn(arena, "probe") as worker:
+        worker.await_ready()
+        found = worker.sandbox
+    if pool.mode == "require" and not sandbox.is_strong(found):
+        raise JudgeError(f"--sandbox require: this machine only offers {found}")
+    return found

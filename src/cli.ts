@@ -1,0 +1,121 @@
+/** argv -> command -> exit code. The only user of yargs, of process.exit and of signals. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
+import yargs, { type Argv } from 'yargs'
+import { COMMANDS, type Command } from './commands/index.ts'
+import { gather, type Texts } from './config.ts'
+import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
+import { type Io, makeIo } from './io.ts'
+import { OPTIONS, type OptionName, parseOptions } from './options.ts'
+
+const EXIT = new Map<unknown, number>([
+  [UsageError, 2],
+  [EnvironmentError, 3],
+  [AuthenticationError, 4],
+  [TemporaryError, 75],
+])
+
+async function main(argv: string[]): Promise<number> {
+  const quick = argv.includes('--json') // an error must be readable by the same program that reads the result
+  try {
+    return await parseAndRun(argv)
+  } catch (error) {
+    return report(error, quick)
+  }
+}
+
+async function parseAndRun(argv: string[]): Promise<number> {
+  let code = 0
+  const parser = COMMANDS.reduce(
+    (y, command) =>
+      y.command(
+        usage(command),
+        command.help,
+        (sub) => declare(sub, command),
+        async (args) => {
+          code = await run(command, args)
+        },
+      ),
+    yargs(argv)
+      .scriptName('autokernel')
+      .usage('$0 COMMAND\n\nLeave it a PyTorch model in the evening, find it faster in the morning.')
+      .option('json', { type: 'boolean', describe: 'one JSON document on stdout' })
+      .option('C', { type: 'string', requiresArg: true, describe: 'work in this folder' })
+      .option('q', { alias: 'quiet', type: 'boolean', describe: 'say only results and errors' })
+      .option('v', { alias: 'verbose', type: 'boolean', describe: 'say more' })
+      .option('color', { type: 'boolean', describe: 'colours, --no-color to do without' }) as Argv,
+  )
+  await parser
+    .demandCommand(1, 'which command? autokernel --help lists them')
+    .strict()
+    .version()
+    .wrap(Math.min(110, process.stdout.columns ?? 100))
+    .exitProcess(false)
+    .fail((message, error) => {
+      throw error ?? new UsageError(message.split('\n')[0])
+    })
+    .parseAsync()
+  return code
+}
+
+function usage({ name, positional }: Command): string {
+  return positional ? `${name} ${positional.required ? `<${positional.name}>` : `[${positional.name}]`}` : name
+}
+
+/** Flags are taken as texts: yargs would turn `abc` into NaN and a repeated flag into a list. */
+function declare(sub: Argv, command: Command): Argv {
+  const flags = command.options.reduce((y, name) => {
+    const { takes, help } = OPTIONS[name]
+    if (takes === null) return y.option(name, { type: 'boolean', describe: help })
+    return y.option(name, { type: 'string', describe: `${takes}  ${help}`, requiresArg: !takes.startsWith('[') })
+  }, sub)
+  return command.positional ? flags.positional(command.positional.name, { type: 'string', describe: command.positional.help }) : flags
+}
+
+async function run(command: Command, args: Record<string, unknown>): Promise<number> {
+  const cwd = resolve(String(args.C ?? '.'))
+  if (!existsSync(cwd)) throw new UsageError(`-C: expected a folder, found nothing at ${cwd}`)
+  const io: Io = makeIo(
+    { json: args.json === true, quiet: args.q === true, verbose: args.v === true, color: args.color !== false, cwd },
+    process.env,
+  )
+  const flags: Texts = {}
+  for (const name of command.options) {
+    const value = args[name]
+    if (Array.isArray(value)) throw new UsageError(`--${name} is given ${value.length} times; once is enough`)
+    if (value !== undefined) flags[name as OptionName] = String(value)
+  }
+  const options = parseOptions(gather(flags, command.options, cwd, process.env))
+  const positional = command.positional ? args[command.positional.name] : undefined
+  return command.run({ options, io, interrupted: onSignals(), argument: positional === undefined ? undefined : String(positional) })
+}
+
+/** The first signal asks to stop, the second stops at once; a journal makes both safe. */
+function onSignals(): AbortSignal {
+  const controller = new AbortController()
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGUSR1', 143],
+  ] as const) {
+    process.on(signal, () => {
+      if (controller.signal.aborted) process.exit(code)
+      controller.abort(signal === 'SIGUSR1' ? 'SIGTERM' : signal)
+    })
+  }
+  return controller.signal
+}
+
+function report(error: unknown, json: boolean): number {
+  const known = error instanceof Error ? EXIT.get(error.constructor) : undefined
+  const message = error instanceof Error ? error.message : String(error)
+  if (json) process.stdout.write(`${JSON.stringify({ error: message, exit: known ?? 1 })}\n`)
+  process.stderr.write(
+    known !== undefined
+      ? `autokernel: ${message}\n`
+      : `autokernel: ${error instanceof ToolError ? `${message}\n${error.stack}` : error instanceof Error ? error.stack : message}\n`,
+  )
+  return known ?? 1
+}
+
+process.exitCode = await main(process.argv.slice(2))

@@ -1,0 +1,56 @@
+/** Small changes to a state, each a new value. */
+import type { Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
+import { firstLine } from './record.ts'
+import { normalizedHash } from './source-hash.ts'
+
+export function targetOf(run: Run, name: string): TargetState {
+  const target = run.targets[name]
+  if (!target) throw new Error(`the plan has no target '${name}'`)
+  return target
+}
+
+export function put(state: State, target: TargetState): State {
+  return { ...state, run: { ...state.run, targets: { ...state.run.targets, [target.target.name]: target } } }
+}
+
+/** Moves the run's clock; the time counts for the kernel that is current. */
+export function tick(state: State, at: number): State {
+  const { run } = state
+  const passed = Math.max(0, at - run.elapsedMs)
+  const moved: State = { ...state, run: { ...run, elapsedMs: Math.max(run.elapsedMs, at) } }
+  if (run.current === null) return moved
+  const current = targetOf(run, run.current)
+  return put(moved, { ...current, spentMs: current.spentMs + passed })
+}
+
+export function spend(state: State, costUsd: number, tokens: number): State {
+  return { ...state, run: { ...state.run, costUsd: state.run.costUsd + costUsd, tokens: state.run.tokens + tokens } }
+}
+
+/** Whatever came of it, the attempt stays in its kernel's memory. */
+export function remember(state: State, experiment: Experiment, verdict: Verdict): State {
+  const { proposal } = experiment
+  const target = targetOf(state.run, proposal.target)
+  const attempt = {
+    experiment: experiment.number,
+    hypothesis: proposal.hypothesis,
+    agent: proposal.agent,
+    outcome: verdict.kind === 'discard' ? verdict.why : verdict.kind,
+    gain: verdict.gain?.point ?? null,
+    predictedGain: proposal.predictedGain,
+    detail: verdict.kind === 'keep' ? '' : firstLine(verdict.detail),
+    sourceHash: proposal.source === '' ? '' : normalizedHash(proposal.source),
+  }
+  return put(state, { ...target, attempts: [...target.attempts, attempt] })
+}
+
+export function leave(state: State, name: string, left: LeaveReason): State {
+  return put(state, { ...targetOf(state.run, name), left })
+}
+
+/** Makes a kernel the current one: a new visit with a clock and a streak of its own. */
+export function enter(state: State, name: string): State {
+  const target = targetOf(state.run, name)
+  const entered = put(state, { ...target, left: null, visits: target.visits + 1, discardsInARow: 0, spentMs: 0 })
+  return { ...entered, run: { ...entered.run, current: name } }
+}

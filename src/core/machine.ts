@@ -1,0 +1,218 @@
+/** The run as a pure machine: what has happened -> what is to be done. Files, processes, clocks and chance live elsewhere. */
+import type { Check } from '../schema.ts'
+import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
+import { put, remember, spend, targetOf, tick } from './edit.ts'
+import { beatsPhysics, decide } from './judge.ts'
+import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
+import { beingJudged, fillSlots, pending } from './slots.ts'
+import { normalizedHash } from './source-hash.ts'
+
+export type Step = { state: State; effects: Effect[] }
+type On<T extends Event['type']> = Event & { type: T }
+
+const AGAIN_AFTER_MS = 60_000 // a provider that is down is asked again after this
+
+export function initialState(run: Run): State {
+  return { run, proposing: { phase: 'idle' }, judging: { phase: 'idle' } }
+}
+
+export function step(state: State, event: Event): Step {
+  const done = react(tick(state, event.at), event)
+  const next = fillSlots(done.state, event.at, event.wall)
+  return { state: next.state, effects: [...done.effects, ...next.effects] }
+}
+
+/** True when nothing more will be asked for and nothing that must end is under way. */
+export function finished({ run, judging }: State): boolean {
+  return run.stop !== null && (judging.phase === 'idle' || (run.stop.now && judging.phase !== 'settling'))
+}
+
+function react(state: State, event: Event): Step {
+  const { judging } = state
+  const number = 'experiment' in judging ? judging.experiment.number : judging.phase === 'committing' ? judging.number : null
+  // A result that nobody waits for any more (its slot was cut off) changes nothing.
+  if ('number' in event && event.number !== number) return only(state)
+  switch (event.type) {
+    case 'started':
+      return { state: { ...state, run: { ...state.run, rules: event.rules, stop: null } }, effects: pending(state) }
+    case 'baselined':
+      return baselined(state, event)
+    case 'answered':
+      return state.proposing.phase === 'asked' ? answered({ ...state, proposing: { phase: 'idle' } }, event) : only(state)
+    case 'committed':
+      return committed(state, event)
+    case 'checked':
+      return checked(state, event)
+    case 'timed':
+      if (judging.phase !== 'timing') return only(state)
+      return weigh({ ...state, judging: { ...judging, rounds: [...judging.rounds, ...event.timing.rounds], timing: event.timing } }, event)
+    case 'confirmed': {
+      if (judging.phase !== 'confirming') return only(state)
+      const { experiment, verdict, check, rounds } = judging
+      return settle(state, experiment, verdict, { check, rounds, confirmed: event.timing?.failure ? null : event.timing }, event)
+    }
+    case 'settled':
+      return settled(state, event)
+    case 'woke':
+      return only(state.proposing.phase === 'waiting' ? { ...state, proposing: { phase: 'idle' } } : state)
+    case 'deadline':
+      return stop(state, 'hours', 'the time is up', true)
+    case 'stop':
+      return stop(state, event.reason, event.detail, event.now)
+  }
+}
+
+function baselined(state: State, event: On<'baselined'>): Step {
+  if (state.judging.phase !== 'baselining' || state.judging.target !== event.target) return only(state)
+  const before = targetOf(state.run, event.target)
+  const { baselines } = event
+  const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start } : { ...before, left: 'broken' }
+  const rows = baselineRows(state.run, target, event.check, event.detail, event.wall)
+  return { state: { ...put(state, target), judging: { phase: 'idle' } }, effects: rows.map((row) => ({ type: 'row', row })) }
+}
+
+/** An answer from an agent: an idea to judge, or why there is none. `state` has its proposing slot free again. */
+function answered(state: State, event: On<'answered'>): Step {
+  const { answer } = event
+  switch (answer.kind) {
+    case 'proposal': {
+      const { proposal } = answer
+      const hash = normalizedHash(proposal.source)
+      const earlier = state.run.sources[hash]
+      if (earlier !== undefined) return invalid(state, proposal, `the same source as experiment ${earlier}`, event)
+      const paid = spend(state, proposal.costUsd, proposal.tokens)
+      return only({ ...paid, proposing: { phase: 'ready', proposal } })
+    }
+    case 'invalid':
+      return invalid(
+        state,
+        { ...answer, target: event.target, basedOn: event.incumbent, source: '', predictedGain: null, disposable: false },
+        answer.why,
+        event,
+      )
+    case 'exhausted': {
+      const target = targetOf(state.run, event.target)
+      // While a candidate is in the judge's hands, "nothing left" may only mean "not before its verdict".
+      if (target.incumbent !== event.incumbent || beingJudged(state) === event.target)
+        return only({ ...state, proposing: { phase: 'waiting', for: 'verdict' } })
+      return only(put(state, { ...target, left: 'exhausted' }))
+    }
+    case 'unavailable':
+      return { state: { ...state, proposing: { phase: 'waiting', for: 'provider' } }, effects: [{ type: 'wait', ms: AGAIN_AFTER_MS }] }
+    case 'refused':
+      return stop(state, 'refused', answer.why, false)
+  }
+}
+
+/** An answer that cannot be judged is an experiment too: it has a number and a row, and costs what it cost. */
+function invalid(state: State, proposal: Experiment['proposal'], why: string, event: Event): Step {
+  const number = state.run.experiments + 1
+  const parent = state.run.best
+  const experiment: Experiment = { number, proposal, commit: parent, parent, startedAt: event.at }
+  const verdict: Verdict = { kind: 'discard', why: 'invalid', gain: null, detail: why }
+  const row = experimentRow(
+    state.run,
+    targetOf(state.run, proposal.target),
+    experiment,
+    verdict,
+    { check: null, rounds: [], confirmed: null },
+    event,
+  )
+  const paid = spend(state, proposal.costUsd, proposal.tokens)
+  const counted = { ...paid, run: { ...paid.run, experiments: number, counted: paid.run.counted + 1 } }
+  return { state: remember(counted, experiment, verdict), effects: [{ type: 'row', row: { ...row, commit: null } }] }
+}
+
+function committed(state: State, event: On<'committed'>): Step {
+  const { judging, run } = state
+  if (judging.phase !== 'committing') return only(state)
+  const { number, proposal, parent, startedAt } = judging
+  const experiment: Experiment = { number, proposal, commit: event.commit, parent, startedAt }
+  const known = { ...run, sources: { ...run.sources, [normalizedHash(proposal.source)]: number } }
+  return {
+    state: { ...state, run: known, judging: { phase: 'checking', experiment } },
+    effects: [{ type: 'check', experiment, target: targetOf(run, proposal.target).target }],
+  }
+}
+
+function checked(state: State, event: On<'checked'>): Step {
+  if (state.judging.phase !== 'checking') return only(state)
+  const { experiment } = state.judging
+  const { check } = event
+  const measured: Measured = { check, rounds: [], confirmed: null }
+  if (check.verdict === 'pass') return weigh({ ...state, judging: { phase: 'timing', experiment, check, rounds: [], timing: null } }, event)
+  return settle(state, experiment, failed(check.verdict, check.detail), measured, event)
+}
+
+/** Asks the pairs so far for a verdict, or for more pairs. */
+function weigh(state: State, event: Event): Step {
+  const { run, judging } = state
+  if (judging.phase !== 'timing') return only(state)
+  const { experiment, check, rounds, timing } = judging
+  const { target, baselines, startCommit } = targetOf(run, experiment.proposal.target)
+  const measured: Measured = { check, rounds, confirmed: null }
+  if (timing?.failure) {
+    const { side, kind, detail } = timing.failure
+    const verdict =
+      side === 'candidate' ? failed(kind, detail) : failed('interrupted', `the incumbent failed beside it (${kind}): ${detail}`)
+    return settle(state, experiment, verdict, measured, event)
+  }
+  const decision = decide(rounds, target.shapes, run.rules)
+  if (decision.kind === 'more') return { state, effects: [{ type: 'time', experiment, target, rounds: decision.rounds }] }
+  const { verdict } = decision
+  if (verdict.kind !== 'keep' || timing === null) return settle(state, experiment, verdict, measured, event)
+
+  const us = candidateLatency(measured, target.shapes)?.us
+  const trusted =
+    baselines && Math.min(...[baselines.eager, baselines.vendor, baselines.compile].map((b) => b?.us ?? Number.POSITIVE_INFINITY))
+  const impossible = us !== undefined && baselines ? beatsPhysics(us, baselines.roofline.limit_us, trusted) : null
+  if (impossible)
+    return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: impossible }, measured, event)
+  return {
+    state: { ...state, judging: { phase: 'confirming', experiment, check, rounds, timing, verdict } },
+    effects: [{ type: 'confirm', experiment, target, start: startCommit }],
+  }
+}
+
+/** The verdict is known: one effect moves git and writes the row, in that order. */
+function settle(state: State, experiment: Experiment, verdict: Verdict, measured: Measured, { at, wall }: Event): Step {
+  const target = targetOf(state.run, experiment.proposal.target)
+  const row = experimentRow(state.run, target, experiment, verdict, measured, { at, wall })
+  const message = verdict.kind === 'keep' ? keepMessage(state.run, target, experiment, verdict, measured) : null
+  const latency = verdict.kind === 'keep' ? candidateLatency(measured, target.target.shapes) : target.latency
+  return {
+    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, row, message, wall } },
+    effects: [{ type: 'settle', experiment, verdict, row, message, wall }],
+  }
+}
+
+function settled(state: State, { tip }: On<'settled'>): Step {
+  if (state.judging.phase !== 'settling') return only(state)
+  const { experiment, verdict, latency } = state.judging
+  const remembered = remember(state, experiment, verdict)
+  const target = targetOf(remembered.run, experiment.proposal.target)
+  const kept = verdict.kind === 'keep'
+  const interrupted = verdict.kind === 'discard' && verdict.why === 'interrupted'
+  const next = put(remembered, {
+    ...target,
+    latency,
+    incumbent: kept ? tip : target.incumbent,
+    keeps: target.keeps + (kept ? 1 : 0),
+    discardsInARow: kept ? 0 : target.discardsInARow + (interrupted ? 0 : 1),
+  })
+  const proposing: State['proposing'] =
+    state.proposing.phase === 'waiting' && state.proposing.for === 'verdict' ? { phase: 'idle' } : state.proposing
+  return only({ run: { ...next.run, best: tip, counted: next.run.counted + 1 }, proposing, judging: { phase: 'idle' } })
+}
+
+function stop(state: State, reason: StopReason, detail: string, now: boolean): Step {
+  if (state.run.stop?.now) return only(state)
+  const proposing: State['proposing'] = state.proposing.phase === 'ready' ? state.proposing : { phase: 'idle' }
+  return { state: { ...state, proposing, run: { ...state.run, stop: { reason, detail, now } } }, effects: now ? [{ type: 'abort' }] : [] }
+}
+
+function failed(kind: Exclude<Check['verdict'], 'pass'> | 'interrupted', detail: string): Verdict {
+  return kind === 'suspect' ? { kind: 'hold', why: 'suspect', gain: null, detail } : { kind: 'discard', why: kind, gain: null, detail }
+}
+
+const only = (state: State): Step => ({ state, effects: [] })

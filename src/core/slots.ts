@@ -1,0 +1,128 @@
+/** Keeps both slots filled: which kernel is current, what is judged next, whom to ask. */
+import type { Effect, State, StopReason } from '../types.ts'
+import { leaveReason, nextTarget } from './advance.ts'
+import { enter, leave, targetOf } from './edit.ts'
+
+type Step = { state: State; effects: Effect[] }
+
+/** Starts whatever can start now. `at` and `wall` are the moment of the event that led here. */
+export function fillSlots(state: State, at: number, wall: string): Step {
+  if (state.run.stop) return { state, effects: [] }
+  const placed = chooseKernel(state)
+  const judging = startJudging(placed, at, wall)
+  const asking = startAsking(judging.state)
+  return { state: stopWhenSpent(asking.state), effects: [...judging.effects, ...asking.effects] }
+}
+
+/** Effects of whatever was under way when the run went down; they are safe to start again. */
+export function pending(state: State): Effect[] {
+  const { judging, proposing, run } = state
+  const effects: Effect[] = []
+  const target = (name: string) => targetOf(run, name).target
+  if (judging.phase === 'baselining')
+    effects.push({ type: 'baseline', target: target(judging.target), commit: targetOf(run, judging.target).startCommit })
+  if (judging.phase === 'committing')
+    effects.push({ type: 'commit', number: judging.number, proposal: judging.proposal, parent: judging.parent, wall: judging.wall })
+  if (judging.phase === 'checking')
+    effects.push({ type: 'check', experiment: judging.experiment, target: target(judging.experiment.proposal.target) })
+  if (judging.phase === 'timing')
+    effects.push({ type: 'time', experiment: judging.experiment, target: target(judging.experiment.proposal.target), rounds: 1 })
+  if (judging.phase === 'confirming') {
+    const name = judging.experiment.proposal.target
+    effects.push({ type: 'confirm', experiment: judging.experiment, target: target(name), start: targetOf(run, name).startCommit })
+  }
+  if (judging.phase === 'settling') {
+    effects.push({
+      type: 'settle',
+      experiment: judging.experiment,
+      verdict: judging.verdict,
+      row: judging.row,
+      message: judging.message,
+      wall: judging.wall,
+    })
+  }
+  if (proposing.phase === 'asked') effects.push({ type: 'ask', target: proposing.target, incumbent: proposing.incumbent })
+  if (proposing.phase === 'waiting' && proposing.for === 'provider') effects.push({ type: 'wait', ms: 0 })
+  return effects
+}
+
+/** The name of the kernel whose candidate is in the judge's hands. */
+export function beingJudged(state: State): string | null {
+  const { judging } = state
+  if (judging.phase === 'idle') return null
+  if (judging.phase === 'baselining') return judging.target
+  return judging.phase === 'committing' ? judging.proposal.target : judging.experiment.proposal.target
+}
+
+/** Leaves the current kernel when there is a reason to, once its last verdict is in, and enters the next. */
+function chooseKernel(state: State): State {
+  let next = state
+  const { current } = next.run
+  if (current !== null) {
+    if (beingJudged(next) === current) return next
+    const target = targetOf(next.run, current)
+    const reason = target.left ?? leaveReason(target, next.run.rules)
+    if (reason === null) return next
+    next = leave(next, current, reason)
+    next = { ...next, run: { ...next.run, current: null } }
+  }
+  if (next.judging.phase !== 'idle') return next
+  const name = nextTarget(next.run)
+  return name === null ? next : enter(next, name)
+}
+
+function startJudging(state: State, at: number, wall: string): Step {
+  const { run, proposing, judging } = state
+  if (judging.phase !== 'idle') return { state, effects: [] }
+  const current = run.current === null ? null : targetOf(run, run.current)
+  if (current && current.baselines === null && current.left === null) {
+    const { target, startCommit } = current
+    return {
+      state: { ...state, judging: { phase: 'baselining', target: target.name } },
+      effects: [{ type: 'baseline', target, commit: startCommit }],
+    }
+  }
+  if (proposing.phase !== 'ready') return { state, effects: [] }
+  const { proposal } = proposing
+  const stale = proposal.basedOn !== targetOf(run, proposal.target).incumbent || proposal.target !== run.current
+  if (stale && proposal.disposable) return { state: { ...state, proposing: { phase: 'idle' } }, effects: [] }
+  const number = run.experiments + 1
+  const parent = run.best
+  return {
+    state: {
+      run: { ...run, experiments: number },
+      proposing: { phase: 'idle' },
+      judging: { phase: 'committing', number, proposal, parent, startedAt: at, wall },
+    },
+    effects: [{ type: 'commit', number, proposal, parent, wall }],
+  }
+}
+
+function startAsking(state: State): Step {
+  const { run, proposing } = state
+  if (proposing.phase !== 'idle' || run.current === null || spent(state) !== null) return { state, effects: [] }
+  const { target, baselines, incumbent, left } = targetOf(run, run.current)
+  if (baselines === null || left !== null) return { state, effects: [] }
+  return {
+    state: { ...state, proposing: { phase: 'asked', target: target.name, incumbent } },
+    effects: [{ type: 'ask', target: target.name, incumbent }],
+  }
+}
+
+/** Which budget leaves no room for another idea, or null. */
+function spent({ run }: State): StopReason | null {
+  const { rules } = run
+  if (rules.maxExperiments !== null && run.experiments >= rules.maxExperiments) return 'max-experiments'
+  if (rules.maxCostUsd !== null && run.costUsd >= rules.maxCostUsd) return 'max-cost'
+  if (rules.maxTokens !== null && run.tokens >= rules.maxTokens) return 'max-tokens'
+  return null
+}
+
+/** Ends the run when both slots are empty and nothing may or can follow. */
+function stopWhenSpent(state: State): State {
+  if (state.judging.phase !== 'idle' || state.proposing.phase === 'ready' || state.proposing.phase === 'asked') return state
+  const reason = spent(state) ?? (state.run.current === null ? 'exhausted' : null)
+  if (reason === null) return state
+  const detail = reason === 'exhausted' ? 'no kernel has anything left to try' : `--${reason} is reached`
+  return { ...state, run: { ...state.run, stop: { reason, detail, now: false } } }
+}

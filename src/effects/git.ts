@@ -1,0 +1,95 @@
+/** Runs git for us and nobody else: no hook, filter, signature or user setting takes part, and failures are one clear line. */
+import { GitError, type SimpleGit, simpleGit } from 'simple-git'
+import { EnvironmentError, ToolError, UsageError } from '../errors.ts'
+
+export interface Git {
+  /** What git wrote on stdout. An exit 1 that says nothing (a missing ref, an empty list) is ''. */
+  run(args: string[], input?: string): Promise<string>
+  /** The same, byte for byte. */
+  bytes(args: string[]): Promise<string>
+}
+
+// Everything in a user's configuration that could run a program, rewrite bytes or ask for a person.
+const OURS = [
+  'user.name=autokernel', // for the reflog; a machine without user.name works too
+  'user.email=autokernel@localhost',
+  'commit.gpgsign=false',
+  'core.hooksPath=/dev/null',
+  'core.fsmonitor=false',
+  'core.autocrlf=false',
+  'core.eol=lf',
+  'core.attributesFile=/dev/null',
+  'submodule.recurse=false',
+  'worktree.useRelativePaths=false', // would set an extension in the user's .git/config
+  'core.fsync=reference', // as an ordinary commit: without it fast-import waits for a pack that it unpacks and deletes
+  'gc.auto=0',
+  'maintenance.auto=false',
+]
+
+const SILENCE_MS = 120_000 // a worktree of a very large repository on a network disk takes a while
+
+export function gitIn(folder: string, config: string[] = []): Git {
+  const open = (input?: string): SimpleGit =>
+    simpleGit({
+      baseDir: folder,
+      config: [...OURS, ...config],
+      timeout: { block: SILENCE_MS },
+      unsafe: { allowUnsafeHooksPath: true, allowUnsafeFsMonitor: true, allowUnsafeFilter: true },
+      ...(input === undefined ? {} : { input: () => input }),
+    }).env(plainEnv())
+  const guarded = async <T>(args: string[], work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      throw explain(error, args, folder)
+    }
+  }
+  return {
+    run: (args, input) => guarded(args, async () => await open(input).raw(args)),
+    bytes: (args) => guarded(args, async () => String(await open().binaryCatFile(args.slice(1)))),
+  }
+}
+
+/** Settings that switch off every filter driver known here (Git LFS is one), so that a checkout runs no program. */
+export async function withoutFilters(git: Git): Promise<string[]> {
+  const keys = (await git.run(['config', '--null', '--name-only', '--get-regexp', '^filter\\.'])).split('\0')
+  const drivers = new Set(keys.map((key) => /^filter\.([^=]+)\.[^.]+$/.exec(key)?.[1]).filter((name) => name !== undefined))
+  return [...drivers].flatMap((name) => [
+    `filter.${name}.smudge=`,
+    `filter.${name}.clean=`,
+    `filter.${name}.process=`,
+    `filter.${name}.required=false`,
+  ])
+}
+
+/** simple-git refuses an environment with GIT_* and editor keys, and one from a git hook would point us at another repository. */
+function plainEnv(): Record<string, string> {
+  const kept = Object.entries(process.env).filter(([key]) => !/^(git.*|editor|visual|pager|prefix|ssh_askpass)$/i.test(key))
+  return { ...(Object.fromEntries(kept) as Record<string, string>), LC_ALL: 'C' } // LC_ALL: explain() reads messages
+}
+
+function explain(error: unknown, args: string[], folder: string): unknown {
+  if (!(error instanceof GitError)) return error
+  const text = error.message
+  const line = (/^(?:fatal|error): (.*)$/m.exec(text)?.[1] ?? text.trim().split('\n')[0] ?? '').trim()
+  const cause = { cause: error }
+
+  if (/spawn git ENOENT/.test(text)) return new EnvironmentError('git: expected on PATH, found none; install git 2.30 or newer', cause)
+  if (/dubious ownership/.test(text)) {
+    const owned = /repository at '([^']+)'/.exec(text)?.[1] ?? folder
+    return new UsageError(
+      `git refuses ${owned}, which another user owns; to trust it: git config --global --add safe.directory ${owned}`,
+      cause,
+    )
+  }
+  if (/not a git repository/.test(text)) {
+    return new UsageError(`${folder} is not in a git repository; run 'git init' there and commit the model, or use -C DIR`, cause)
+  }
+  if (/No space left on device|Disk quota exceeded/i.test(text))
+    return new EnvironmentError(`git ${args[0]}: the disk is full: ${line}`, cause)
+  if (/Permission denied|Read-only file system|insufficient permission/i.test(text)) {
+    return new EnvironmentError(`git ${args[0]}: cannot write the repository of ${folder}: ${line}`, cause)
+  }
+  if (/block timeout reached/.test(text)) return new ToolError(`git ${args[0]} in ${folder} was silent for ${SILENCE_MS / 1000} s`, cause)
+  return new ToolError(`git ${args.join(' ')} in ${folder}: ${line}`, cause)
+}

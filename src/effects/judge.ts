@@ -1,0 +1,151 @@
+/** The judge as the daemon sees it: a warm Python program behind a pipe, one question at a time. */
+import { z } from 'zod'
+import { ToolError } from '../errors.ts'
+import { Check, type DeviceKind, Hello, JudgeReply, type ModelSpec, type Side, type Target, Timing, Verification } from '../schema.ts'
+import type { Evaluator } from '../types.ts'
+import { Served } from './served.ts'
+
+type Question = 'hello' | 'check' | 'time' | 'verify'
+
+/** The judge ends a hung kernel by itself, in seconds; these are for a judge that hangs, say in a driver. */
+const DEADLINES_MS: Record<Question, number> = { hello: 300_000, check: 900_000, time: 1_800_000, verify: 3_600_000 }
+const CLOSE_MS = 3_000
+
+export type JudgeOptions = {
+  python: string
+  script: string // bench/bench.py
+  device: DeviceKind
+  sandbox: 'auto' | 'require' | 'none'
+  allowTf32: boolean
+  log: string // its stderr
+  deadlinesMs?: Partial<Record<Question, number>>
+}
+
+export type VerifyRequest = {
+  model: ModelSpec
+  optimized: string // the folder that holds optimized/
+  only: string[] | null
+  rounds: number
+  nan_probe: boolean
+  compile: boolean
+}
+
+export class Judge implements Evaluator {
+  private readonly options: JudgeOptions
+  private served: Served | null = null
+  private gone: Promise<unknown> = Promise.resolve()
+  private turn: Promise<unknown> = Promise.resolve()
+  private asked = 0
+
+  constructor(options: JudgeOptions) {
+    this.options = options
+  }
+
+  hello(signal?: AbortSignal): Promise<Hello> {
+    return this.ask('hello', {}, Hello, signal)
+  }
+
+  check(target: Target, path: string, { quick }: { quick: boolean }, signal?: AbortSignal): Promise<Check> {
+    return this.ask('check', { ...this.about(target), path, quick, seed: null }, Check, signal)
+  }
+
+  time(target: Target, sides: Side[], rounds: number, signal?: AbortSignal): Promise<Timing> {
+    return this.ask('time', { ...this.about(target), sides, rounds }, Timing, signal)
+  }
+
+  verify(request: VerifyRequest, signal?: AbortSignal): Promise<Verification> {
+    return this.ask('verify', request, Verification, signal)
+  }
+
+  async close(): Promise<void> {
+    await this.served?.close(CLOSE_MS)
+    this.served = null
+    await this.gone
+  }
+
+  private about(target: Target): object {
+    const { op, op_file, dtype, shapes } = target
+    return { op, op_file, dtype, shapes, allow_tf32: this.options.allowTf32 }
+  }
+
+  /** Questions queue: two measurements at once would disturb each other. */
+  private ask<T>(type: Question, body: object, schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
+    const answer = this.turn.then(() => this.askNow(type, body, schema, signal))
+    this.turn = answer.catch(() => {}) // the caller hears of it
+    return answer
+  }
+
+  private async askNow<T>(type: Question, body: object, schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
+    await this.gone // a killed one may hold the device for some ms
+    signal?.throwIfAborted()
+    const served = this.served?.alive ? this.served : this.start()
+    this.served = served
+    const id = ++this.asked
+    const cut = new Cut(this.options.deadlinesMs?.[type] ?? DEADLINES_MS[type], type, signal)
+    try {
+      const line = await Promise.race([served.exchange(JSON.stringify({ id, type, ...body })), cut.happened])
+      return this.read(line, id, type, schema)
+    } catch (error) {
+      if (!(error instanceof Declined)) this.discard(served)
+      throw error
+    } finally {
+      cut.clear()
+    }
+  }
+
+  private read<T>(line: string, id: number, type: Question, schema: z.ZodType<T>): T {
+    const reply = JudgeReply.safeParse(json(line))
+    if (!reply.success || reply.data.id !== id) throw this.unreadable(type, `expected the reply to ${id}, found ${line.slice(0, 200)}`)
+    if (!reply.data.ok) throw new Declined(`the judge could not answer '${type}': ${reply.data.error}\nlog: ${this.options.log}`)
+    const result = schema.safeParse(reply.data.result)
+    if (!result.success) throw this.unreadable(type, z.prettifyError(result.error))
+    return result.data
+  }
+
+  private unreadable(type: Question, why: string): ToolError {
+    return new ToolError(`${this.options.script} answered '${type}' with something we cannot read; log: ${this.options.log}\n${why}`)
+  }
+
+  private start(): Served {
+    const { python, script, device, sandbox, log } = this.options
+    return new Served(python, [script, '--serve', '--device', device, '--sandbox', sandbox], log)
+  }
+
+  /** Whatever it was doing is cut off; the next question starts a fresh one. */
+  private discard(served: Served): void {
+    served.kill()
+    this.served = null
+    this.gone = served.ended
+  }
+}
+
+/** The judge works, but says that it cannot do this. */
+class Declined extends ToolError {}
+
+/** Rejects when the deadline passes or the caller aborts. */
+class Cut {
+  readonly happened: Promise<never>
+  readonly clear: () => void
+
+  constructor(ms: number, type: Question, signal?: AbortSignal) {
+    let clear = (): void => {}
+    this.happened = new Promise((_, reject) => {
+      const timer = setTimeout(() => reject(new ToolError(`the judge did not answer '${type}' within ${ms / 1000} s and was ended`)), ms)
+      const onAbort = (): void => reject(signal?.reason)
+      signal?.addEventListener('abort', onAbort, { once: true })
+      clear = () => {
+        clearTimeout(timer)
+        signal?.removeEventListener('abort', onAbort)
+      }
+    })
+    this.clear = clear
+  }
+}
+
+function json(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return null
+  }
+}

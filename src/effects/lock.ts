@@ -1,0 +1,112 @@
+/** Locks that die with their holder: flock on a file that this process keeps open. */
+import { spawn, spawnSync } from 'node:child_process'
+import { chmodSync, closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { EnvironmentError, TemporaryError, ToolError } from '../errors.ts'
+import { cannotWrite } from './files.ts'
+
+export type Lock = { release: () => void }
+
+// Not os.tmpdir(): TMPDIR differs between users and jobs, and a device is shared by the whole machine.
+const MACHINE_FOLDER = '/tmp/autokernel-locks'
+
+/** One daemon per run, Taken already: TemporaryError that names the owner. */
+export function takeRunLock(runFolder: string): Lock {
+  const path = join(runFolder, 'lock')
+  const fd = openShared(path)
+  if (tryLock(fd, ['-w', '0.2'])) return held(fd) // lockOwner() of a 'status' may have it for a moment
+  closeSync(fd)
+  throw new TemporaryError(`${runFolder} is in use by process ${ownerOf(path)}; wait for it, or end it with 'autokernel stop'`)
+}
+
+/** The process that holds the lock now; null when nobody does. */
+export function lockOwner(path: string): string | null {
+  if (!existsSync(path)) return null
+  const fd = openSync(path, 'r')
+  try {
+    return tryLock(fd) ? null : ownerOf(path) // what the file says may be of a process long gone
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** One measurement at a time on a device, whichever user asks: waits for its turn. */
+export async function takeDeviceLock(device: string, onWait: OnWait, signal?: AbortSignal, folder = MACHINE_FOLDER): Promise<Lock> {
+  try {
+    if (mkdirSync(folder, { recursive: true }) !== undefined) chmodSync(folder, 0o1777) // past the umask
+  } catch (error) {
+    throw cannotWrite(folder, error)
+  }
+  return waitForLock(join(folder, `${device.replace(/[^\w-]+/g, '-')}.lock`), onWait, signal)
+}
+
+type OnWait = (owner: string) => void // called once, when somebody else has it
+
+export async function waitForLock(path: string, onWait: OnWait, signal?: AbortSignal): Promise<Lock> {
+  const fd = openShared(path)
+  try {
+    if (!tryLock(fd)) {
+      onWait(ownerOf(path))
+      await untilLocked(fd, signal)
+    }
+    return held(fd)
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/** The lock belongs to the open file, which the helper shares with us: it stays when the helper has ended. */
+function tryLock(fd: number, patience: string[] = ['-n']): boolean {
+  const { status, error } = spawnSync('flock', [...patience, '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
+  if (status !== 0 && status !== 1) throw noFlock(error)
+  return status === 0
+}
+
+function untilLocked(fd: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const helper = spawn('flock', ['3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
+    const stop = (): void => void helper.kill('SIGKILL')
+    process.once('exit', stop) // a helper that outlived us would take the lock for nobody
+    signal?.addEventListener('abort', stop, { once: true })
+    if (signal?.aborted) stop()
+    helper.once('error', (error) => reject(noFlock(error)))
+    helper.once('close', (code) => {
+      process.off('exit', stop)
+      signal?.removeEventListener('abort', stop)
+      if (signal?.aborted) reject(signal.reason)
+      else if (code === 0) resolve()
+      else reject(new ToolError(`flock ended with ${code} while waiting for a lock`))
+    })
+  })
+}
+
+function held(fd: number): Lock {
+  ftruncateSync(fd)
+  writeSync(fd, `${process.pid}\n`, 0)
+  return { release: () => closeSync(fd) }
+}
+
+function ownerOf(path: string): string {
+  return readFileSync(path, 'utf8').trim() || 'of unknown number'
+}
+
+function noFlock(cause: unknown): EnvironmentError {
+  return new EnvironmentError('flock: expected on PATH, found none that works; install util-linux (macOS: brew install flock)', { cause })
+}
+
+/** Open for every user: where /tmp is protected, opening another user's file with O_CREAT is refused, without it is not. */
+function openShared(path: string): number {
+  try {
+    return openSync(path, 'r+')
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw cannotWrite(path, error)
+  }
+  try {
+    const fd = openSync(path, 'a+', 0o666)
+    chmodSync(path, 0o666) // past the umask
+    return fd
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}

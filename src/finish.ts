@@ -1,0 +1,97 @@
+/** The end of a run: the kernels that beat what the model does today go in, and the whole model is proved. */
+
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Ending, modelSpeedup, reportText } from './core/report.ts'
+import type { Judge } from './effects/judge.ts'
+import type { RunRepo } from './effects/repo.ts'
+import { manifest } from './export.ts'
+import type { RunFolder } from './run-folder.ts'
+import type { ModelSpec, Profile, Verification } from './schema.ts'
+import type { State, TargetState } from './types.ts'
+
+const SCOUT_ROUNDS = 3 // pairs per kernel when it must be found out which one slows the model
+const FINAL_ROUNDS = 7
+
+type Verify = (only: string[] | null, rounds: number, full: boolean) => Promise<Verification>
+
+export type Finish = {
+  folder: RunFolder
+  repo: RunRepo
+  judge: Judge
+  profile: Profile
+  model: ModelSpec
+  modelName: string
+  sandbox: string
+  say: (text: string) => void
+}
+
+export async function finishRun(state: State, finish: Finish): Promise<Ending> {
+  const { folder, repo, judge, model, say } = finish
+  const targets = Object.values(state.run.targets)
+  const { worthy, leftOut } = admissible(targets, finish.profile)
+  const plan = targets.map((t) => t.target)
+  const activate = async (kernels: string[], why: string) =>
+    repo.commitFiles({ 'optimized/manifest.json': manifest(plan, kernels) }, why, new Date().toISOString())
+  const verify: Verify = (only, rounds, full) =>
+    judge.verify({ model, optimized: folder.worktree, only, rounds, nan_probe: full, compile: full })
+
+  let admitted = worthy
+  let verification: Verification | null = null
+  if (admitted.length > 0) {
+    await activate(admitted, `autokernel: put ${admitted.join(', ')} into the model`)
+    say(`verifying the whole model with ${admitted.join(', ')} ...`)
+    verification = await verify(null, FINAL_ROUNDS, true)
+    const harmful = await findHarmful(verification, admitted, verify, say)
+    leftOut.push(...harmful)
+    if (harmful.length > 0) {
+      admitted = admitted.filter((kernel) => !harmful.some((h) => h.kernel === kernel))
+      await activate(
+        admitted,
+        `autokernel: leave out what does not help; ${admitted.length > 0 ? `the model keeps ${admitted.join(', ')}` : 'the model stays as it was'}`,
+      )
+      verification = admitted.length > 0 ? await verify(null, FINAL_ROUNDS, true) : null
+    }
+  }
+  const ending: Ending = { state, model: finish.modelName, branch: repo.branch, admitted, leftOut, verification, sandbox: finish.sandbox }
+  writeFileSync(join(folder.root, 'ending.json'), `${JSON.stringify({ admitted, leftOut, verification }, null, 2)}\n`)
+  writeFileSync(folder.report, reportText(ending))
+  return ending
+}
+
+/** Kernels faster, call for call, than what the profile saw the model spend on the same shapes. */
+function admissible(targets: TargetState[], profile: Profile): { worthy: string[]; leftOut: Ending['leftOut'] } {
+  const worthy: string[] = []
+  const leftOut: Ending['leftOut'] = []
+  for (const { target, latency, baselines } of targets) {
+    if (!latency || !baselines) continue
+    const rows = profile.rows.filter(
+      (row) => row.op === target.op && row.dtype === target.dtype && target.shapes.some((s) => String(s.shape) === String(row.shape)),
+    )
+    const today = rows.reduce((sum, row) => sum + row.time_us, 0) / rows.reduce((sum, row) => sum + row.calls, 0)
+    if (latency.us < today) worthy.push(target.name)
+    else leftOut.push({ kernel: target.name, why: `${latency.us.toFixed(1)} us a call, the model does it in ${today.toFixed(1)} us today` })
+  }
+  return { worthy, leftOut }
+}
+
+/** Kernels that are not used, not right or a burden, and why. Each is tried alone only when all together are not clearly a gain. */
+async function findHarmful(
+  together: Verification,
+  kernels: string[],
+  verify: Verify,
+  say: (text: string) => void,
+): Promise<Ending['leftOut']> {
+  const unused = together.kernels.filter((k) => !k.used)
+  const harmful = unused.map((k) => ({ kernel: k.kernel, why: `not used by the model: ${k.detail}` }))
+  const gain = modelSpeedup(together)
+  if (together.verdict === 'pass' && gain !== null && gain.low > 1) return harmful
+  for (const kernel of kernels.filter((name) => !unused.some((k) => k.kernel === name))) {
+    say(`trying ${kernel} alone ...`)
+    const alone = await verify([kernel], SCOUT_ROUNDS, false)
+    const point = modelSpeedup(alone)?.point ?? 0
+    if (alone.verdict !== 'pass') harmful.push({ kernel, why: alone.detail })
+    else if (point <= 1) harmful.push({ kernel, why: `alone it makes the model ${point.toFixed(3)}x` })
+  }
+  return harmful
+}

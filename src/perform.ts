@@ -1,0 +1,185 @@
+/** Carries out the machine's effects through the ports: the only place where decisions meet the world. */
+
+import { latency } from './core/judge.ts'
+import { normalizedHash } from './core/source-hash.ts'
+import type { Check, CommitSha, Side, Target, Timing } from './schema.ts'
+import type { Agent, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
+
+export type World = {
+  evaluator: Evaluator
+  agent: Agent
+  repo: Repo
+  ledger: Ledger
+  /** A file that holds the kernel as it is at a commit, for the judge to read. */
+  fileOf: (commit: CommitSha, kernel: string) => Promise<string>
+  playbook: () => string
+  steer: () => string
+}
+
+const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whether they are close
+const CONFIRM_ROUNDS = 3
+
+export function performer(world: World): Perform {
+  let cut = new AbortController()
+  return async (effect, state) => {
+    if (effect.type === 'abort') {
+      cut.abort()
+      cut = new AbortController()
+      return null
+    }
+    const { signal } = cut
+    try {
+      return await perform(world, effect, state, signal)
+    } catch (error) {
+      if (signal.aborted) return null
+      throw error
+    }
+  }
+}
+
+async function perform(
+  world: World,
+  effect: Exclude<Effect, { type: 'abort' }>,
+  state: State,
+  signal: AbortSignal,
+): Promise<Happened | null> {
+  const { evaluator, repo, ledger, fileOf } = world
+  switch (effect.type) {
+    case 'baseline':
+      return baseline(world, effect.target, effect.commit, signal)
+    case 'ask': {
+      const { agent } = world
+      const answer = await agent.propose(await requestFor(world, state, effect.target), signal)
+      return { type: 'answered', target: effect.target, incumbent: effect.incumbent, answer }
+    }
+    case 'wait':
+      await sleep(effect.ms, signal)
+      return { type: 'woke' }
+    case 'commit':
+      return {
+        type: 'committed',
+        number: effect.number,
+        commit: await repo.candidate(effect.number, effect.proposal, effect.parent, effect.wall),
+      }
+    case 'check': {
+      const path = await fileOf(effect.experiment.commit, effect.target.name)
+      return {
+        type: 'checked',
+        number: effect.experiment.number,
+        check: await evaluator.check(effect.target, path, { quick: false }, signal),
+      }
+    }
+    case 'time': {
+      const { commit, parent, number } = effect.experiment
+      const sides = [await fileSide(fileOf, 'incumbent', parent, effect.target), await fileSide(fileOf, 'candidate', commit, effect.target)]
+      return { type: 'timed', number, timing: await evaluator.time(effect.target, sides, effect.rounds, signal) }
+    }
+    case 'confirm': {
+      const { commit, number } = effect.experiment
+      const files = [
+        await fileSide(fileOf, 'candidate', commit, effect.target),
+        await fileSide(fileOf, 'start', effect.start, effect.target),
+      ]
+      const timing = await timeWhatRuns(evaluator, effect.target, files, ['eager', 'vendor'], CONFIRM_ROUNDS, signal)
+      return { type: 'confirmed', number, timing }
+    }
+    case 'settle': {
+      const { experiment, message, wall, row } = effect
+      const tip = message === null ? await repo.reset() : await repo.keep(experiment, message, wall)
+      await ledger.append(message === null ? row : { ...row, commit: tip })
+      return { type: 'settled', number: experiment.number, tip }
+    }
+    case 'row':
+      await ledger.append(effect.row)
+      return null
+  }
+}
+
+/** The starting kernel and the fixed alternatives at the target's shapes, each in fresh processes. */
+async function baseline(world: World, target: Target, commit: CommitSha, signal: AbortSignal): Promise<Happened> {
+  const { evaluator, fileOf } = world
+  const check: Check = await evaluator.check(target, await fileOf(commit, target.name), { quick: false }, signal)
+  const nothing = { type: 'baselined', target: target.name, check, timing: null, baselines: null } as const
+  if (check.verdict !== 'pass') return { ...nothing, detail: `${check.verdict}: ${check.detail}` }
+  const start = await fileSide(fileOf, 'start', commit, target)
+  const timing = await timeWhatRuns(evaluator, target, [start], ['eager', 'vendor', 'compile'], BASELINE_ROUNDS, signal)
+  const us = (side: string) => latency(timing.rounds, side, target.shapes)
+  const [started, eager] = [us('start'), us('eager')]
+  if (timing.failure || !started || !eager)
+    return { ...nothing, timing, detail: timing.failure?.detail ?? 'no undisturbed measurement of it could be had' }
+  const calls = target.shapes.reduce((sum, s) => sum + s.calls, 0)
+  const limit = target.shapes.reduce((sum, s, i) => sum + s.calls * (timing.limit_us[i] ?? 0), 0) / calls
+  const baselines: Baselines = {
+    start: started,
+    eager,
+    vendor: us('vendor'),
+    compile: us('compile'),
+    roofline: { ...timing.roofline, limit_us: limit },
+  }
+  return { type: 'baselined', target: target.name, check, timing, baselines, detail: '' }
+}
+
+/** Times files beside builtin alternatives; an alternative that does not run here (no vendor call, no compiler) is left out. */
+async function timeWhatRuns(
+  evaluator: Evaluator,
+  target: Target,
+  files: Side[],
+  builtins: ('eager' | 'vendor' | 'compile')[],
+  rounds: number,
+  signal: AbortSignal,
+): Promise<Timing> {
+  const sides: Side[] = [...files, ...builtins.map((which) => ({ name: which, kind: 'builtin' as const, which }))]
+  const timing = await evaluator.time(target, sides, rounds, signal)
+  const failing = builtins.find((which) => which === timing.failure?.side && which !== 'eager')
+  return failing
+    ? timeWhatRuns(
+        evaluator,
+        target,
+        files,
+        builtins.filter((which) => which !== failing),
+        rounds,
+        signal,
+      )
+    : timing
+}
+
+async function requestFor(world: World, state: State, name: string): Promise<Request> {
+  const { run, judging, proposing } = state
+  const target = run.targets[name]
+  if (!target) throw new Error(`the plan has no target '${name}'`)
+  const judged = 'experiment' in judging ? judging.experiment.proposal : judging.phase === 'committing' ? judging.proposal : null
+  const ready = proposing.phase === 'ready' ? proposing.proposal : null
+  const inFlight = [judged, ready]
+    .filter((p) => p !== null && p.target === name)
+    .map((p) => ({ hypothesis: p?.hypothesis ?? '', sourceHash: normalizedHash(p?.source ?? '') }))
+  return {
+    target: target.target,
+    device: run.device,
+    incumbent: { commit: target.incumbent, source: await world.repo.source(target.incumbent, name), latencyUs: target.latency?.us ?? null },
+    baselines: target.baselines,
+    attempts: target.attempts,
+    inFlight,
+    tried: (hash) => run.sources[hash] !== undefined,
+    playbook: world.playbook(),
+    steer: world.steer(),
+    seed: run.rules.seed,
+  }
+}
+
+async function fileSide(fileOf: World['fileOf'], name: string, commit: CommitSha, target: Target): Promise<Side> {
+  return { name, kind: 'file', path: await fileOf(commit, target.name) }
+}
+
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener(
+      'abort',
+      () => {
+        clearTimeout(timer)
+        resolve()
+      },
+      { once: true },
+    )
+  })
+}

@@ -1,0 +1,49 @@
+/** Flags -> the rules of a run. */
+import type { Options } from './options.ts'
+import type { Rules } from './types.ts'
+
+const DEFAULT_MS = 8 * 3_600_000
+const RESERVE_SHARE = 0.1 // of --hours, for admitting kernels and proving the whole model at the end
+const RESERVE_MAX_MS = 300_000
+
+/** Without a time or a count a run takes eight hours. */
+export function readRules(options: Options): Rules {
+  const limited = options['max-experiments'] ?? options['max-cost'] ?? options['max-tokens']
+  const whole = options.hours ?? (limited === undefined ? DEFAULT_MS : null)
+  return {
+    runMs: whole === null ? null : loopTime(whole),
+    maxExperiments: options['max-experiments'] ?? null,
+    maxCostUsd: options['max-cost'] ?? null,
+    maxTokens: options['max-tokens'] ?? null,
+    minGain: options['min-gain'] ?? 0.01,
+    maxDiscards: options['max-discards'] ?? 5,
+    peak: options.peak ?? 0.9,
+    kernelMs: options['kernel-hours'] ?? 7_200_000,
+    targetSpeedup: options['target-speedup'] ?? 2,
+    maxPairs: 12,
+    seed: options.seed ?? 0,
+  }
+}
+
+/** A resumed run keeps its rules; what is given again on the command line replaces them, counted from the run's start. */
+export function changedRules(before: Rules, options: Options): Rules {
+  const given = readRules(options)
+  const extended =
+    options.hours !== undefined ||
+    options['max-experiments'] !== undefined ||
+    options['max-cost'] !== undefined ||
+    options['max-tokens'] !== undefined
+  return {
+    ...before,
+    ...(extended && { runMs: given.runMs, maxExperiments: given.maxExperiments, maxCostUsd: given.maxCostUsd, maxTokens: given.maxTokens }),
+    ...(options['min-gain'] !== undefined && { minGain: given.minGain }),
+    ...(options['max-discards'] !== undefined && { maxDiscards: given.maxDiscards }),
+    ...(options.peak !== undefined && { peak: given.peak }),
+    ...(options['kernel-hours'] !== undefined && { kernelMs: given.kernelMs }),
+    ...(options['target-speedup'] !== undefined && { targetSpeedup: given.targetSpeedup }),
+  }
+}
+
+function loopTime(wholeMs: number): number {
+  return wholeMs - Math.min(RESERVE_MAX_MS, wholeMs * RESERVE_SHARE)
+}

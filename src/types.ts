@@ -1,0 +1,245 @@
+/** The nouns: what a run works on, what can happen, what is to be done, and the ports through which it is done. */
+import type { Check, CommitSha, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
+
+export type { Target } from './schema.ts'
+
+/** A point estimate with its confidence bounds; ratios are baseline time / candidate time, above 1 is faster. */
+export type Interval = { point: number; low: number; high: number }
+
+/** An idea for one kernel, whole: what to run instead of the incumbent, and why it should be faster. */
+export type Proposal = {
+  target: string
+  basedOn: CommitSha // the incumbent it was written against
+  source: string
+  hypothesis: string
+  predictedGain: number | null // 1.05 means 5 % faster
+  agent: string
+  disposable: boolean // costs nothing to have again: dropped when the incumbent it was written against is gone
+  costUsd: number
+  tokens: number
+}
+
+/** What an agent can answer. Failures an agent expects are data; a throw is a bug and ends the run. */
+export type Answer =
+  | { kind: 'proposal'; proposal: Proposal }
+  | { kind: 'exhausted'; why: string } // nothing left to try for this incumbent
+  | { kind: 'invalid'; why: string; hypothesis: string; agent: string; costUsd: number; tokens: number } // it answered, unusably
+  | { kind: 'unavailable'; why: string } // the provider is down for now; ask again later
+  | { kind: 'refused'; why: string } // credentials or money: ends the run, exit 4
+
+export type Experiment = { number: number; proposal: Proposal; commit: CommitSha; parent: CommitSha; startedAt: number }
+
+export type Verdict =
+  | { kind: 'keep'; gain: Interval; pairs: number }
+  | { kind: 'discard'; why: DiscardReason; gain: Interval | null; detail: string }
+  | { kind: 'hold'; why: 'suspect'; gain: Interval | null; detail: string }
+
+export type DiscardReason = 'slower' | 'within-noise' | 'wrong' | 'crash' | 'timeout' | 'invalid' | 'interrupted'
+
+/** How fast one side is on the target's weighted shapes, in microseconds per call. */
+export type Latency = { us: number; ci95: number }
+
+/** Times of the fixed alternatives at a target's shapes, measured when the target was first entered. */
+export type Baselines = { start: Latency; eager: Latency; vendor: Latency | null; compile: Latency | null; roofline: Roofline }
+
+/** One line of a kernel's memory: enough to avoid repeating it and to learn from it. */
+export type Attempt = {
+  experiment: number
+  hypothesis: string
+  agent: string
+  outcome: Verdict['kind'] | DiscardReason
+  gain: number | null
+  predictedGain: number | null
+  detail: string // first line of why, '' for a keep
+  sourceHash: string
+}
+
+export type LeaveReason = 'plateau' | 'peak' | 'time' | 'target-speedup' | 'exhausted' | 'broken'
+
+export type TargetState = {
+  target: Target
+  startCommit: CommitSha
+  incumbent: CommitSha
+  baselines: Baselines | null
+  latency: Latency | null // of the incumbent, as last paired
+  discardsInARow: number
+  spentMs: number // on this kernel, counted while it is the current one
+  visits: number
+  keeps: number
+  attempts: Attempt[]
+  left: LeaveReason | null
+}
+
+/** Limits and rules of a run, fixed at its start. */
+export type Rules = {
+  runMs: number | null // for the loop; the end of the run has its own reserve
+  maxExperiments: number | null
+  maxCostUsd: number | null
+  maxTokens: number | null
+  minGain: number // 0.01
+  maxDiscards: number
+  peak: number // 0.9 of the roofline
+  kernelMs: number
+  targetSpeedup: number // over the best baseline
+  maxPairs: number
+  seed: number
+}
+
+export type StopReason = 'hours' | 'max-experiments' | 'max-cost' | 'max-tokens' | 'exhausted' | 'stopped' | 'refused'
+
+export type Run = {
+  name: string
+  rules: Rules
+  device: DeviceFacts
+  judgeHash: string
+  targets: Record<string, TargetState>
+  order: string[] // target names, by rank
+  current: string | null
+  best: CommitSha // tip of the run's branch
+  experiments: number // numbers given out so far
+  counted: number // experiments with a verdict
+  elapsedMs: number
+  costUsd: number
+  tokens: number
+  sources: Record<string, number> // normalized source hash -> experiment
+  stop: { reason: StopReason; detail: string; now: boolean } | null // now: whatever is being judged is left for a resumed run
+}
+
+/** Two slots that move on their own: one idea is being written while another is being judged. */
+export type State = {
+  run: Run
+  proposing:
+    | { phase: 'idle' }
+    | { phase: 'asked'; target: string; incumbent: CommitSha }
+    | { phase: 'ready'; proposal: Proposal }
+    | { phase: 'waiting'; for: 'provider' | 'verdict' }
+  judging:
+    | { phase: 'idle' }
+    | { phase: 'baselining'; target: string }
+    | { phase: 'committing'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
+    | { phase: 'checking'; experiment: Experiment }
+    | { phase: 'timing'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing | null }
+    | { phase: 'confirming'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing; verdict: Verdict }
+    | {
+        phase: 'settling'
+        experiment: Experiment
+        verdict: Verdict
+        latency: Latency | null
+        row: Row
+        message: string | null
+        wall: string
+      }
+}
+
+/** What happened. `at` is the run's own clock in ms (it stands still while the run is down); `wall` is ISO 8601. */
+export type Happened =
+  | { type: 'started'; rules: Rules } // at the start, and again whenever the run is resumed
+  | { type: 'baselined'; target: string; check: Check; timing: Timing | null; baselines: Baselines | null; detail: string }
+  | { type: 'answered'; target: string; incumbent: CommitSha; answer: Answer }
+  | { type: 'committed'; number: number; commit: CommitSha }
+  | { type: 'checked'; number: number; check: Check }
+  | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
+  | { type: 'confirmed'; number: number; timing: Timing | null } // candidate, start and baselines anew, before a keep
+  | { type: 'settled'; number: number; tip: CommitSha }
+  | { type: 'woke' } // a wait is over
+  | { type: 'deadline' }
+  | { type: 'stop'; reason: StopReason; detail: string; now: boolean }
+export type Event = Happened & { seq: number; at: number; wall: string }
+
+/** What is to be done. Each effect starts without blocking; its result comes back as an event. */
+export type Effect =
+  | { type: 'baseline'; target: Target; commit: CommitSha }
+  | { type: 'ask'; target: string; incumbent: CommitSha }
+  | { type: 'wait'; ms: number }
+  | { type: 'commit'; number: number; proposal: Proposal; parent: CommitSha; wall: string }
+  | { type: 'check'; experiment: Experiment; target: Target }
+  | { type: 'time'; experiment: Experiment; target: Target; rounds: number }
+  | { type: 'confirm'; experiment: Experiment; target: Target; start: CommitSha }
+  | { type: 'settle'; experiment: Experiment; verdict: Verdict; row: Row; message: string | null; wall: string } // message: of the kept commit
+  | { type: 'row'; row: Row } // a baseline row
+  | { type: 'abort' } // cut off whatever the judge and the agents are doing
+
+export type RowStatus = 'baseline' | 'keep' | 'discard' | 'wrong' | 'crash' | 'timeout' | 'suspect' | 'invalid' | 'interrupted'
+
+/** One line of results.tsv; null is written '-'. Times in microseconds. Column names and order: core/ledger.ts. */
+export type Row = {
+  run: string
+  experiment: number
+  time: string
+  commit: string | null
+  parent: string | null
+  kernel: string
+  backend: string
+  dtype: string
+  shape: string
+  status: RowStatus
+  latencyUs: number | null
+  ci95Us: number | null
+  throughput: string | null
+  speedupIncumbent: number | null
+  speedupBestBaseline: number | null
+  speedupEager: number | null
+  pctPeak: number | null
+  maxAbsErr: number | null
+  peakVramMb: number | null
+  wallS: number | null
+  costUsd: number
+  agent: string | null
+  description: string
+}
+
+/** What an agent is told: everything about one kernel, nothing about git, the judge's workings or other agents. */
+export type Request = {
+  target: Target
+  device: DeviceFacts
+  incumbent: { commit: CommitSha; source: string; latencyUs: number | null }
+  baselines: Baselines | null
+  attempts: Attempt[]
+  inFlight: { hypothesis: string; sourceHash: string }[] // being judged now
+  tried: (sourceHash: string) => boolean
+  playbook: string // program.md
+  steer: string // steer.md, '' when there is none
+  seed: number
+}
+
+export interface Agent {
+  readonly name: string
+  /** Never throws for a bad answer or a provider that is down: those are Answers. Rejects only on abort. */
+  propose(request: Request, signal: AbortSignal): Promise<Answer>
+}
+
+export interface Evaluator {
+  /** Correctness. Never throws for a bad kernel: wrong, crashed and hung are all Checks. Throws ToolError when the judge itself fails. */
+  check(target: Target, path: string, options: { quick: boolean }, signal?: AbortSignal): Promise<Check>
+  /** `rounds` rounds of fresh processes, one per side, visited in random order. */
+  time(target: Target, sides: import('./schema.ts').Side[], rounds: number, signal?: AbortSignal): Promise<Timing>
+}
+
+export interface Repo {
+  /** Commits a candidate under refs/autokernel/<run>/<number>; the same inputs give the same id. */
+  candidate(number: number, proposal: Proposal, parent: CommitSha, wall: string): Promise<CommitSha>
+  /** Advances the run's branch from the experiment's parent by one commit with the candidate's tree; compare-and-swap. Resolves to the new tip. */
+  keep(experiment: Experiment, message: string, wall: string): Promise<CommitSha>
+  /** git reset --hard of the run's own worktree to the branch's tip, which it resolves to. */
+  reset(): Promise<CommitSha>
+  /** Text of optimized/<kernel>/kernel.py at a commit. */
+  source(commit: CommitSha, kernel: string): Promise<string>
+}
+
+export interface Journal {
+  /** Appends and fsyncs before it resolves. */
+  append(event: Event): Promise<void>
+}
+
+export interface Clock {
+  /** Puts the next number, the run's time and the date on what happened. */
+  stamp(happened: Happened): Event
+}
+
+export interface Ledger {
+  /** Appends one whole row and fsyncs; a row already there (same run and experiment and kernel) is not written twice. */
+  append(row: Row): Promise<void>
+}
+
+/** Carries out one effect and says what happened; null when it was cut off or nothing waits for it. Rejects on our own failures only. */
+export type Perform = (effect: Effect, state: State) => Promise<Happened | null>

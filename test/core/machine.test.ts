@@ -1,0 +1,232 @@
+import { describe, expect, it } from 'vitest'
+import { finished, initialState, step } from '../../src/core/machine.ts'
+import type { Baselines, Effect, Event, Happened, Rules, State } from '../../src/types.ts'
+import { check, proposal, round, run, sha, timing } from '../support/make.ts'
+
+const baselines: Baselines = {
+  start: { us: 100, ci95: 1 },
+  eager: { us: 150, ci95: 1 },
+  vendor: { us: 120, ci95: 1 },
+  compile: null,
+  roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
+}
+
+/** Plays events into a machine and collects what it asks for. */
+class Play {
+  state: State
+  effects: Effect[] = []
+  #seq = 0
+  constructor(names: string[], rules: Partial<Rules> = {}) {
+    this.state = initialState(run(names, rules))
+  }
+  happen(happened: Happened, at = this.#seq * 1000): Effect[] {
+    const event: Event = { ...happened, seq: this.#seq++, at, wall: '2026-01-01T00:00:00.000Z' }
+    const next = step(this.state, event)
+    this.state = next.state
+    this.effects.push(...next.effects)
+    return next.effects
+  }
+  /** Starts, measures the baselines of the first kernel; an agent has been asked when this returns. */
+  begin(): Effect[] {
+    this.happen({ type: 'started', rules: this.state.run.rules })
+    return this.baselined('rmsnorm')
+  }
+  baselined(target: string): Effect[] {
+    return this.happen({ type: 'baselined', target, check: check(), timing: timing([]), baselines, detail: '' })
+  }
+  answer(source: string, target = 'rmsnorm', disposable = true): Effect[] {
+    const incumbent = this.state.run.targets[target]?.incumbent ?? sha(0)
+    return this.happen({
+      type: 'answered',
+      target,
+      incumbent,
+      answer: { kind: 'proposal', proposal: { ...proposal(target, source, incumbent), disposable } },
+    })
+  }
+  /** From an answered proposal to its verdict: commit, check, and pairs in which it takes `us` against the incumbent's 100. */
+  judge(number: number, us: number | 'wrong'): Effect[] {
+    this.happen({ type: 'committed', number, commit: sha(100 + number) })
+    if (us === 'wrong') return this.happen({ type: 'checked', number, check: check('wrong', 'smoke: 2x2 fp32 [0,1]: expected 1, got 2') })
+    let effects = this.happen({ type: 'checked', number, check: check() })
+    for (;;) {
+      const time = effects.find((e) => e.type === 'time')
+      if (time?.type !== 'time') return effects
+      effects = this.happen({
+        type: 'timed',
+        number,
+        timing: timing(Array.from({ length: time.rounds }, () => round({ incumbent: 100, candidate: us }))),
+      })
+    }
+  }
+  keep(number: number): Effect[] {
+    this.happen({
+      type: 'confirmed',
+      number,
+      timing: timing(Array.from({ length: 3 }, () => round({ candidate: 80, start: 100, eager: 150, vendor: 120 }))),
+    })
+    return this.happen({ type: 'settled', number, tip: sha(200 + number) })
+  }
+}
+
+const kinds = (effects: Effect[]): string[] => effects.map((e) => e.type)
+
+describe('a run', () => {
+  it('measures the baselines of a kernel before it asks for ideas, and writes a row for each', () => {
+    const play = new Play(['rmsnorm'])
+    expect(kinds(play.happen({ type: 'started', rules: play.state.run.rules }))).toEqual(['baseline'])
+    expect(kinds(play.baselined('rmsnorm'))).toEqual(['row', 'row', 'row', 'ask'])
+  })
+
+  it('asks for the next idea while the one before is judged', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    expect(kinds(play.answer('a'))).toEqual(['commit', 'ask'])
+    expect(play.state.judging.phase).toBe('committing')
+    expect(play.state.proposing.phase).toBe('asked')
+  })
+
+  it('keeps a faster kernel: confirms it, then moves git and writes the row in one effect', () => {
+    const play = new Play(['rmsnorm'], { maxExperiments: 1 })
+    play.begin()
+    play.answer('a')
+    expect(kinds(play.judge(1, 80))).toEqual(['confirm'])
+    play.keep(1)
+    const settle = play.effects.find((e) => e.type === 'settle')
+    expect(settle).toMatchObject({
+      row: { status: 'keep', speedupIncumbent: expect.closeTo(1.25, 5), latencyUs: 80 },
+      message: expect.stringContaining('1.25x (100.0 -> 80.0 us)'),
+    })
+    expect(play.state.run).toMatchObject({
+      best: sha(201),
+      stop: { reason: 'max-experiments' },
+      targets: { rmsnorm: { incumbent: sha(201), keeps: 1, latency: { us: 80 } } },
+    })
+    expect(finished(play.state)).toBe(true)
+  })
+
+  it.each<[string, number | 'wrong', string]>([
+    ['slower', 110, 'discard'],
+    ['faster by less than the minimum gain', 99.5, 'discard'],
+    ['wrong', 'wrong', 'wrong'],
+  ])('discards a kernel that is %s, with git reset and no commit message', (_, us, status) => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    expect(play.judge(1, us)[0]).toMatchObject({ type: 'settle', row: { status }, message: null })
+    play.happen({ type: 'settled', number: 1, tip: sha(1) })
+    expect(play.state.run.targets.rmsnorm).toMatchObject({ discardsInARow: 1, incumbent: sha(1) })
+  })
+
+  it('holds what beats physics for a person and does not keep it', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    expect(play.judge(1, 10)[0]).toMatchObject({
+      type: 'settle',
+      verdict: { kind: 'hold', why: 'suspect' },
+      row: { status: 'suspect' },
+      message: null,
+    })
+  })
+
+  it('moves to the next kernel after the given number of discards in a row', () => {
+    const play = new Play(['rmsnorm', 'softmax'], { maxDiscards: 2 })
+    play.begin()
+    for (const number of [1, 2]) {
+      play.answer(`source ${number}`)
+      play.judge(number, 110)
+      play.happen({ type: 'settled', number, tip: sha(1) })
+    }
+    expect(play.state.run.targets.rmsnorm?.left).toBe('plateau')
+    expect(play.effects.at(-1)).toMatchObject({ type: 'baseline', target: { name: 'softmax' } })
+  })
+
+  it('throws a free idea away when the incumbent it was written against is gone, and judges a paid one all the same', () => {
+    for (const disposable of [true, false]) {
+      const play = new Play(['rmsnorm'])
+      play.begin()
+      play.answer('a')
+      play.judge(1, 80)
+      play.answer('b', 'rmsnorm', disposable)
+      play.keep(1)
+      expect(play.effects.filter((e) => e.type === 'commit')).toHaveLength(disposable ? 1 : 2)
+    }
+  })
+
+  it('does not judge the same source twice: the second is a row of its own, without a commit', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    play.judge(1, 110)
+    play.happen({ type: 'settled', number: 1, tip: sha(1) })
+    expect(play.answer('a')[0]).toMatchObject({
+      type: 'row',
+      row: { status: 'invalid', description: expect.stringContaining('same source as experiment 1') },
+    })
+    expect(play.state.run.targets.rmsnorm?.discardsInARow).toBe(1)
+  })
+
+  it('takes "nothing left" at its word only when no verdict is out', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    const none: Happened = { type: 'answered', target: 'rmsnorm', incumbent: sha(1), answer: { kind: 'exhausted', why: 'all tried' } }
+    play.happen(none)
+    expect(play.state.run.targets.rmsnorm?.left).toBe(null)
+    play.judge(1, 110)
+    expect(kinds(play.happen({ type: 'settled', number: 1, tip: sha(1) }))).toEqual(['ask'])
+    play.happen(none)
+    expect(play.state.run.stop).toMatchObject({ reason: 'exhausted' })
+  })
+
+  it('goes on with the next kernel when a starting kernel cannot be used here', () => {
+    const play = new Play(['rmsnorm', 'softmax'])
+    play.happen({ type: 'started', rules: play.state.run.rules })
+    const effects = play.happen({
+      type: 'baselined',
+      target: 'rmsnorm',
+      check: check('crash', 'SIGSEGV'),
+      timing: null,
+      baselines: null,
+      detail: 'crash: SIGSEGV',
+    })
+    expect(effects).toMatchObject([
+      { type: 'row', row: { description: expect.stringContaining('SIGSEGV') } },
+      { type: 'baseline', target: { name: 'softmax' } },
+    ])
+  })
+
+  it('cuts off what is under way at the deadline, records no verdict for it, and takes it up again when resumed', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    play.happen({ type: 'committed', number: 1, commit: sha(101) })
+    expect(kinds(play.happen({ type: 'deadline' }))).toEqual(['abort'])
+    expect(finished(play.state)).toBe(true)
+    expect(play.effects.filter((e) => e.type === 'settle')).toEqual([])
+    expect(play.happen({ type: 'started', rules: play.state.run.rules })[0]).toMatchObject({ type: 'check', experiment: { number: 1 } })
+  })
+
+  it('waits for a provider that is down, and asks again', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    expect(
+      kinds(play.happen({ type: 'answered', target: 'rmsnorm', incumbent: sha(1), answer: { kind: 'unavailable', why: '529' } })),
+    ).toEqual(['wait'])
+    expect(kinds(play.happen({ type: 'woke' }))).toEqual(['ask'])
+  })
+
+  it('comes back to kernels it left while time remains', () => {
+    const play = new Play(['rmsnorm', 'softmax'], { maxDiscards: 1 })
+    play.begin()
+    play.answer('a')
+    play.judge(1, 110)
+    play.happen({ type: 'settled', number: 1, tip: sha(1) })
+    play.baselined('softmax')
+    play.answer('b', 'softmax')
+    play.judge(2, 110)
+    play.happen({ type: 'settled', number: 2, tip: sha(1) })
+    expect(play.answer('late idea for the kernel that was left', 'softmax')).toMatchObject([{ type: 'ask', target: 'rmsnorm' }])
+    expect(play.state.run.targets.rmsnorm).toMatchObject({ visits: 2, discardsInARow: 0, left: null })
+  })
+})
