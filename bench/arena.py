@@ -51,6 +51,16 @@ def contiguous(shape: Sequence[int]) -> list[int]:
     return strides[::-1]
 
 
+def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the elements fill one stretch of memory, each its own place, in whatever order."""
+    expected = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(shape, strides, strict=True) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def attach(fd: int, size: int, handle: str | None) -> torch.Tensor:
     """The candidate's side: the block as a flat uint8 tensor."""
     if handle is not None:

@@ -129,6 +129,7 @@ class Examiner:
         buffers, slot = self._lay_out(trial, exam)
         label = self._label(trial)
         order = {"do": "call", "inputs": buffers, "output": slot, "options": dict(trial.case.options), "keep": keep}
+        order["any_strides"] = trial.layout != "plain"
         try:
             self.worker.tell(order, self.limits.call)
             # computed while the candidate works

@@ -22,6 +22,7 @@ class CpuWatch:
 
     wall: float = 0.0
     others: float = 0.0
+    spoilt: str = ""
 
     def begin(self, pid: int) -> None:
         self._began, self._busy, self._ours, self._pid = time.monotonic(), _busy_seconds(), _seconds_of(pid), pid
@@ -31,14 +32,20 @@ class CpuWatch:
         self.wall += time.monotonic() - self._began
         self.others += max(0.0, _busy_seconds() - self._busy - ours)
 
+    def spoil(self, why: str) -> None:
+        """The round must not count, whatever the totals say."""
+        self.spoilt = self.spoilt or why
+
     def busy(self) -> bool:
-        """Whether others are on the machine right now: then a late wake-up is no lie."""
+        """Whether others are on the machine right now."""
         began = (time.monotonic(), _busy_seconds(), _seconds_of(self._pid))
         time.sleep(0.1)
         others = _busy_seconds() - began[1] - (_seconds_of(self._pid) - began[2])
         return others > 0.1 * (time.monotonic() - began[0])
 
     def verdict(self) -> str | None:
+        if self.spoilt:
+            return self.spoilt
         room = self.wall * (os.cpu_count() or 1)
         if room < 20 * TICK:  # too short to be told from the counters' own steps
             return None

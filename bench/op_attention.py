@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from op_inputs import cast, log_uniform, normal, signs, uniform, unknown_kind
 
 from op import Inputs
-from op_inputs import cast, log_uniform, normal, signs, uniform, unknown_kind
 
 Tensor = torch.Tensor
 SCORES_AT_ONCE = 1 << 26  # float64 scores held at a time: half a GiB a matrix

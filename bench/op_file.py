@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -100,7 +100,7 @@ def _from_names(path: Path, module: ModuleType) -> Op | None:
     assert run is not None
     options = dict(getattr(module, "options", {}))
 
-    @lru_cache(maxsize=None)
+    @cache
     def measured(shape: Shape) -> tuple[float, float, float]:
         return _costs(run, make_inputs(shape, torch.float32, torch.Generator().manual_seed(0), "normal"), options)
 
@@ -120,7 +120,7 @@ def _from_names(path: Path, module: ModuleType) -> Op | None:
 
     count = len(make_inputs(shapes[0], torch.float32, torch.Generator().manual_seed(0), "normal"))
     return Op(
-        name=re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).strip("_0123456789") or "custom",
+        name=re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()).lstrip("_0123456789").rstrip("_") or "custom",
         arguments=tuple(f"input{i}" for i in range(count)),
         reference=run,
         eager=getattr(module, "eager", run),

@@ -10,8 +10,9 @@ for folder in (BENCH.parent / "models", BENCH):  # the rows import op_costs and 
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from op import Op  # noqa: E402
 from op_file import OpFileError, import_file, load_op_file  # noqa: E402
+
+from op import Op  # noqa: E402
 
 __all__ = ["OpFileError", "load_op_file", "load_ops"]
 

@@ -1,4 +1,4 @@
-"""How far an output may be from the float64 reference: per element, and as a whole. docs/tolerances.md has the calibration."""
+"""How far an output may be from the float64 reference, per element and as a whole; calibrated in docs/tolerances.md."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def allowed(
     dtype: torch.dtype,
     allow_tf32: bool = False,
 ) -> Tolerance:
-    """What an honest implementation may be off by, from the dtype, the length of the reductions and eager's own error."""
+    """What an honest implementation may be off by: from the dtype, the length of its sums, and eager's own error."""
     scale = error_scale(op, case, inputs64, reference, dtype, allow_tf32)
     finite = reference.isfinite()
     scale_norm = float(torch.linalg.vector_norm(torch.where(finite, scale, torch.zeros_like(scale))))

@@ -63,15 +63,16 @@ def softmax(x: Tensor) -> Call | None:
     return rows(x, (x,), {}) if x.dim() else None
 
 
-def rmsnorm(x: Tensor, weight: Tensor | None, eps: float) -> Call | None:
-    cols = x.shape[-1] if weight is None else weight.numel()
+def rmsnorm(x: Tensor, weight: Tensor | None = None, *, eps: float) -> Call | None:
+    cols = x.shape[-1]
     weight = _constant(1.0, cols, x.dtype, x.device) if weight is None else _flat(weight)
-    return rows(x, (x, weight), {"eps": eps}, cols)
+    return rows(x, (x, weight), {"eps": eps})
 
 
 def layernorm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, cols: int | None = None
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float, cols: int | None = None
 ) -> Call | None:
+    """`cols` when more than the last dimension is normalized."""
     cols = cols or x.shape[-1]
     weight = _constant(1.0, cols, x.dtype, x.device) if weight is None else _flat(weight)
     bias = _constant(0.0, cols, x.dtype, x.device) if bias is None else _flat(bias)
@@ -79,7 +80,7 @@ def layernorm(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Call | None:
-    if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
+    if x.dim() == 0 or weight.dim() != 2 or x.shape[-1] != weight.shape[1] or not x.shape[-1]:
         return None
     (n, k), leading = weight.shape, x.shape[:-1]
     flat = flatten(x, k)
@@ -88,7 +89,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Call | None:
 
 
 def fused_mlp(x: Tensor, gate: Tensor, up: Tensor, down: Tensor, activation: str) -> Call | None:
-    if x.dim() == 0 or x.shape[-1] != gate.shape[1]:
+    if x.dim() == 0 or x.shape[-1] != gate.shape[1] or not x.shape[-1]:
         return None
     (hidden, dim), shape = gate.shape, x.shape
     flat = flatten(x, dim)
@@ -115,7 +116,10 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, heads_last: bool = False, table_
 def rows(x: Tensor, inputs: tuple[Tensor, ...], options: dict[str, object], cols: int | None = None) -> Call | None:
     """An operation on rows: leading dimensions are flattened away and come back afterwards."""
     cols = cols or x.shape[-1]
-    if cols == 0 or any(t.numel() != cols for t in inputs[1:]):
+    for weight in inputs[1:]:
+        if weight.numel() != cols:
+            return None
+    if cols == 0:
         return None
     shape, flat = x.shape, flatten(x, cols)
     finish = same if flat is x else lambda out: out.reshape(shape)

@@ -64,7 +64,7 @@ def layer_norm(
 ) -> Call | None:
     if tuple(input.shape[-len(normalized_shape) :]) != tuple(normalized_shape):
         return None
-    return layernorm(input, weight, bias, eps, prod(normalized_shape))
+    return layernorm(input, weight, bias, eps=eps, cols=prod(normalized_shape))
 
 
 def rms_norm(
@@ -72,7 +72,7 @@ def rms_norm(
 ) -> Call | None:
     if len(normalized_shape) != 1 or input.shape[-1] != normalized_shape[0]:
         return None
-    return rmsnorm(input, weight, _default_eps(input.dtype, input.device) if eps is None else eps)
+    return rmsnorm(input, weight, eps=_default_eps(input.dtype, input.device) if eps is None else eps)
 
 
 @lru_cache
@@ -105,7 +105,7 @@ def _sum(input: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | No
 
 
 def _reduce(x: Tensor, dim: int, keepdim: bool) -> Call | None:
-    if not isinstance(dim, int) or x.dim() == 0 or dim not in (-1, x.dim() - 1):
+    if not isinstance(dim, int) or x.dim() == 0 or x.shape[-1] == 0 or dim not in (-1, x.dim() - 1):
         return None
     cols, leading = x.shape[-1], x.shape[:-1]
     flat = flatten(x, cols)

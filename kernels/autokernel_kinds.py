@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -50,14 +51,14 @@ def match_module(found: Found, module: nn.Module) -> Match:
     if found.arguments:
         return match_function(found, module.forward)
     name = next(iter(inspect.signature(module.forward).parameters), "")
-    op, ranks, options = found.op, found.ranks, found.options
-    weights = [w and (w, w.path.split(".")) for w in found.weights]
+    operate, ranks = _operation(found), found.ranks
+    weights = [w and (w.path.split("."), w) for w in found.weights]
 
     def match(*args: Any, **kwargs: Any) -> Call | None:
         x = args[0] if args else kwargs.get(name)
         if len(args) + len(kwargs) != 1 or x is None or (ranks is not None and x.dim() not in ranks):
             return None
-        return _operate(op, x, [w and w[0].of(_parameter(module, w[1])) for w in weights], options)
+        return operate(x, *[w and w[1].of(_parameter(module, w[0])) for w in weights])
 
     return match
 
@@ -66,6 +67,7 @@ def match_function(found: Found, function: Callable[..., Any]) -> Match:
     """The call of a function that gets its weights, and perhaps its eps, as arguments."""
     parameters = list(inspect.signature(function).parameters.values())
     tensors = 3 if found.op == "rotary_embedding" else 1 + len(found.weights)
+    operate = _operation(found)
 
     def match(*args: Any, **kwargs: Any) -> Call | None:
         values = list(args)
@@ -73,12 +75,12 @@ def match_function(found: Found, function: Callable[..., Any]) -> Match:
             values.append(kwargs.pop(p.name, p.default))
         if kwargs or len(values) != tensors + found.eps_argument:
             return None
-        options = {"eps": values.pop()} if found.eps_argument else found.options
-        if not all(isinstance(v, Tensor) for v in values) or not isinstance(options.get("eps", 0.0), float | int):
+        eps = {"eps": values.pop()} if found.eps_argument else {}
+        if not all(isinstance(v, Tensor) for v in values) or not isinstance(eps.get("eps", 0.0), float | int):
             return None
         if found.ranks is not None and values[0].dim() not in found.ranks:
             return None
-        return _operate(found.op, values[0], values[1:], options)
+        return operate(*values, **eps)
 
     return match
 
@@ -102,20 +104,21 @@ def _parameter(module: nn.Module, path: list[str]) -> Tensor:
     return module._parameters[path[-1]]
 
 
-def _operate(op: str, x: Tensor, weights: list[Tensor | None], options: dict[str, Any]) -> Call | None:
-    if op == "softmax":
-        return functions.softmax_over(x, options.get("dim", -1))
-    if op == "rotary_embedding":
-        return calls.rotary(x, *weights, **options)
-    if op == "linear":
-        return calls.linear(x, *weights)
-    if op == "fused_mlp":
-        return calls.fused_mlp(x, *weights, **options)
-    shape = options.get("shape") or (x.shape[-1],)
-    weight, bias = [*weights, None, None][:2]
-    if op == "rmsnorm":
-        return functions.rms_norm(x, shape, weight, options["eps"])
-    return functions.layer_norm(x, shape, weight, bias, options["eps"])
+def _operation(found: Found) -> Match:
+    """What makes the operation's call of x and the weights."""
+    options = found.options
+    if found.op == "softmax":
+        return partial(functions.softmax_over, dim=options.get("dim", -1))
+    if found.op == "rotary_embedding":
+        return partial(calls.rotary, **options)
+    if found.op == "linear":
+        return calls.linear
+    if found.op == "fused_mlp":
+        return partial(calls.fused_mlp, **options)
+    if shape := options.get("shape"):
+        norm = functions.rms_norm if found.op == "rmsnorm" else functions.layer_norm
+        return lambda x, *weights: norm(x, shape, *weights, eps=options["eps"])
+    return partial(calls.rmsnorm if found.op == "rmsnorm" else calls.layernorm, **options)
 
 
 def signature(module: nn.Module) -> object:

@@ -62,7 +62,7 @@ class Site:
         """The operation's call for a call of the original, or None where the operation is not what it asks for."""
         try:
             call = self.match(*args, **kwargs) if self.calm() else None
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, IndexError):
             return None  # not the arguments that the match takes; the original will say what it thinks of them
         return call if call is not None and calls.sound(call) else None
 

@@ -1,4 +1,4 @@
-"""How fast a device can be: datasheet numbers by name, an estimate for unknown ones, and what a short measurement reaches."""
+"""How fast a device can be: datasheet numbers by name, an estimate for unknown names, and a short measurement."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _ARCHES = {"gfx942": "MI300X", "gfx950": "MI350X"}  # AMD's name can be empty; t
 _MAKERS = {"NVIDIA", "AMD", "GEFORCE", "INSTINCT", "TESLA", "GRAPHICS"}
 _VARIANTS = re.compile(r"\d+GB|HBM\d?E?|SXM\d?|PCIE|OAM|NVL|VF")  # words that do not name another chip
 
-# Per compute capability: dense fp16 FMAs per SM and clock, GB/s per SM, L2 MB per SM; from the boards of that generation.
+# Per compute capability: dense fp16 FMAs per SM and clock, GB/s per SM, L2 MB per SM, as that generation's boards have.
 _PER_SM = {
     (7, 0): (512, 11.2, 0.075),
     (7, 5): (512, 8.0, 0.1),
@@ -130,7 +130,8 @@ def _best(run: Callable[[], object], gpu: bool) -> float:
     """Seconds of the fastest of several runs; interference only ever adds."""
     run()
     times = []
-    for _ in range(10 if gpu else 3):
+    deadline = time.perf_counter() + 0.1
+    while len(times) < (10 if gpu else 3) or (time.perf_counter() < deadline and len(times) < 50):
         if gpu:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()

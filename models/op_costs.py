@@ -1,4 +1,4 @@
-"""What each operation must at least do: floating-point operations, and bytes with every input read and output written once."""
+"""What each operation must at least do: its arithmetic, and its bytes with every input read and output written once."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import { DEFAULT_OPENAI_MODEL, openaiAgent } from './agents/openai.ts'
 import { replayAgent } from './agents/replay.ts'
 import { searchAgent } from './agents/search.ts'
 import { priceFor } from './core/prices.ts'
+import { normalizedHash } from './core/source-hash.ts'
 import { readJournal } from './effects/journal.ts'
 import { UsageError } from './errors.ts'
 import type { Io } from './io.ts'
@@ -16,9 +17,17 @@ import type { Options } from './options.ts'
 import { findRun, type RunFolder } from './run-folder.ts'
 import type { Agent, Proposal } from './types.ts'
 
-export type Chosen = { agent: Agent; close: () => Promise<void> }
+export type Chosen = {
+  agent: Agent
+  /** Tells whoever dropped the source in the inbox what came of it. */
+  tell: (source: string, verdict: string) => Promise<void>
+  close: () => Promise<void>
+}
 
-export async function chooseAgent(options: Options, io: Io, folder: RunFolder): Promise<Chosen> {
+/** Why no more money may be spent, or null while it may. */
+export type Spent = () => string | null
+
+export async function chooseAgent(options: Options, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
   const list = options.agent ?? (io.env.ANTHROPIC_API_KEY ? 'anthropic' : 'search')
   if (options.agent === undefined) {
     io.say(
@@ -27,44 +36,52 @@ export async function chooseAgent(options: Options, io: Io, folder: RunFolder): 
         : 'agent: search over the kernels’ marked constants, because no ANTHROPIC_API_KEY is set',
     )
   }
-  const members = await Promise.all(list.split(',').map((name) => one(name.trim(), options, io, folder)))
+  const members = await Promise.all(list.split(',').map((name) => one(name.trim(), options, io, folder, spent)))
   const close = async () => void (await Promise.all(members.map((m) => m.close())))
   const [only, ...others] = members.map((m) => m.agent)
   if (!only) throw new UsageError('--agent: expected a list of search, anthropic, openai, command, inbox, replay:RUN')
-  return { agent: others.length === 0 ? only : chainAgent([only, ...others]), close }
+  const tell = async (source: string, verdict: string) => void (await Promise.all(members.map((m) => m.tell(source, verdict))))
+  return { agent: others.length === 0 ? only : chainAgent([only, ...others]), tell, close }
 }
 
-async function one(name: string, options: Options, io: Io, folder: RunFolder): Promise<Chosen> {
+async function one(name: string, options: Options, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
   const stays = async () => {}
+  const plain = (agent: Agent): Chosen => ({ agent, tell: stays, close: stays })
   const record = (file: string, content: unknown) => {
     mkdirSync(folder.llm, { recursive: true })
     writeFileSync(join(folder.llm, `${file}.json`), `${JSON.stringify(content, null, 1)}\n`)
   }
-  const shared = { editFormat: options['edit-format'], onRateLimit: options['on-rate-limit'], record }
-  if (name === 'search') return { agent: searchAgent, close: stays }
+  const shared = { editFormat: options['edit-format'], onRateLimit: options['on-rate-limit'], spent, record }
+  if (name === 'search') return plain(searchAgent)
   if (name === 'anthropic') {
     const model = priced(options['llm-model'] ?? DEFAULT_ANTHROPIC_MODEL, options)
-    return {
-      agent: anthropicAgent({ ...shared, model, apiKey: key('ANTHROPIC_API_KEY', name, io), baseURL: io.env.ANTHROPIC_BASE_URL }),
-      close: stays,
-    }
+    return plain(anthropicAgent({ ...shared, model, apiKey: key('ANTHROPIC_API_KEY', name, io), baseURL: io.env.ANTHROPIC_BASE_URL }))
   }
   if (name === 'openai') {
     const model = priced(options['llm-model'] ?? DEFAULT_OPENAI_MODEL, options)
     const baseURL = options['llm-base-url']
     // A server of one's own seldom wants a key; the SDK does.
     const apiKey = baseURL && !io.env.OPENAI_API_KEY ? 'none' : key('OPENAI_API_KEY', name, io)
-    return { agent: openaiAgent({ ...shared, model, apiKey, baseURL }), close: stays }
+    return plain(openaiAgent({ ...shared, model, apiKey, baseURL }))
   }
   if (name === 'command') {
     if (options.command === undefined)
       throw new UsageError('--agent command: expected --command with the program to run, such as --command "claude -p"')
-    return { agent: commandAgent({ command: options.command, scratch: join(folder.root, 'scratch') }), close: stays }
+    return plain(commandAgent({ command: options.command, scratch: join(folder.root, 'scratch') }))
   }
-  if (name === 'inbox') return inboxAgent({ folder: folder.inbox, idleMs: options['inbox-idle'] ?? null })
+  if (name === 'inbox') return inbox(folder, options)
   const replayed = /^replay:(.+)$/.exec(name)?.[1]
-  if (replayed) return { agent: replayAgent(await recordedProposals(io, replayed)), close: stays }
+  if (replayed) return plain(replayAgent(await recordedProposals(io, replayed)))
   throw new UsageError(`--agent: expected search, anthropic, openai, command, inbox or replay:RUN, got '${name}'`)
+}
+
+async function inbox(folder: RunFolder, options: Options): Promise<Chosen> {
+  const { agent, nameOf, verdict, close } = await inboxAgent({ folder: folder.inbox, idleMs: options['inbox-idle'] ?? null })
+  const tell = async (source: string, text: string) => {
+    const name = nameOf(normalizedHash(source))
+    if (name !== null) await verdict(name, text)
+  }
+  return { agent, tell, close }
 }
 
 function key(variable: string, agent: string, io: Io): string {

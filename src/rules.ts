@@ -15,6 +15,7 @@ export function readRules(options: Options): Rules {
     maxExperiments: options['max-experiments'] ?? null,
     maxCostUsd: options['max-cost'] ?? null,
     maxTokens: options['max-tokens'] ?? null,
+    freeFallback: /(^|,)\s*(search|inbox|command)\s*(,|$)/.test(options.agent ?? ''),
     minGain: options['min-gain'] ?? 0.01,
     maxDiscards: options['max-discards'] ?? 5,
     peak: options.peak ?? 0.9,

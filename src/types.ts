@@ -40,7 +40,14 @@ export type DiscardReason = 'slower' | 'within-noise' | 'wrong' | 'crash' | 'tim
 export type Latency = { us: number; ci95: number }
 
 /** Times of the fixed alternatives at a target's shapes, measured when the target was first entered. */
-export type Baselines = { start: Latency; eager: Latency; vendor: Latency | null; compile: Latency | null; roofline: Roofline }
+export type Baselines = {
+  start: Latency
+  eager: Latency
+  vendor: Latency | null
+  compile: Latency | null
+  roofline: Roofline
+  busy: boolean // no quiet moment could be had; the times are those of a device that others used too
+}
 
 /** One line of a kernel's memory: enough to avoid repeating it and to learn from it. */
 export type Attempt = {
@@ -76,6 +83,7 @@ export type Rules = {
   maxExperiments: number | null
   maxCostUsd: number | null
   maxTokens: number | null
+  freeFallback: boolean // an agent that costs nothing goes on when the money is spent
   minGain: number // 0.01
   maxDiscards: number
   peak: number // 0.9 of the roofline

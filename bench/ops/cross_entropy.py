@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import op_costs
 import torch
 import torch.nn.functional as F
-
-import op_costs
-from op import Inputs, Op, Shape
 from op_inputs import cast, normal, uniform, unknown_kind
+
+from op import Inputs, Op, Shape
 
 Tensor = torch.Tensor
 
@@ -74,7 +74,9 @@ def _set_losses(x: Tensor, targets: Tensor, g: torch.Generator) -> Tensor:
     losses[start : start + width] *= 3
     losses[int(torch.randint(0, b, (1,), generator=g, device=g.device))] += 0.25 * float(losses.sum())
     others = x.scatter(1, targets.unsqueeze(1), float("-inf")).logsumexp(1)
-    return x.scatter(1, targets.unsqueeze(1), (others - torch.expm1(losses).log()).unsqueeze(1)) if x.shape[1] > 1 else x
+    return (
+        x.scatter(1, targets.unsqueeze(1), (others - torch.expm1(losses).log()).unsqueeze(1)) if x.shape[1] > 1 else x
+    )
 
 
 OP = Op(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import op_attention
 import op_costs
+
 from op import Op
 
 OP = Op(

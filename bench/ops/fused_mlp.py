@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import op_costs
 import torch
 import torch.nn.functional as F
-
-import op_costs
-from op import Inputs, Op, Shape
 from op_inputs import cast, log_uniform, matrix, unknown_kind
+
+from op import Inputs, Op, Shape
 
 Tensor = torch.Tensor
 ACTIVATIONS = {"silu": F.silu, "gelu": partial(F.gelu, approximate="tanh"), "gelu_erf": F.gelu, "relu": F.relu}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import op_costs
 import torch
 import torch.nn.functional as F
-
-import op_costs
-from op import Inputs, Op, Shape
 from op_inputs import cast, log_uniform, matrix, normal, unknown_kind
+
+from op import Inputs, Op, Shape
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 import op_costs
-from op import Inputs, Op, Shape
+import torch
 from op_inputs import cast, log_uniform, normal, uneven_rows, unknown_kind
+
+from op import Inputs, Op, Shape
 
 
 def reference(x: torch.Tensor, dim: int = -1) -> torch.Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import op_costs
 import torch
 import torch.nn.functional as F
-
-import op_costs
-from op import Inputs, Op, Shape
 from op_inputs import cast, log_uniform, normal, signs, uneven_rows, unknown_kind, weights
+
+from op import Inputs, Op, Shape
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""rotary_embedding: each pair (x[2i], x[2i+1]) turned by its position's angle, given as cos and sin. Bound by memory."""
+"""rotary_embedding: each pair (x[2i], x[2i+1]) turned by its position's angle. Bound by memory."""
 
 from __future__ import annotations
 
-import torch
-
 import op_costs
-from op import Inputs, Op, Shape
+import torch
 from op_inputs import cast, log_uniform, normal, signs, uniform, unknown_kind
+
+from op import Inputs, Op, Shape
 
 Tensor = torch.Tensor
 

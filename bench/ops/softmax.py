@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 import op_costs
-from op import Inputs, Op, Shape
+import torch
 from op_inputs import cast, log_uniform, normal, uniform, unknown_kind
+
+from op import Inputs, Op, Shape
 
 
 def reference(x: torch.Tensor) -> torch.Tensor:

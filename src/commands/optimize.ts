@@ -16,7 +16,7 @@ import { performer } from '../perform.ts'
 import { watchRun } from '../progress.ts'
 import type { CommitSha } from '../schema.ts'
 import { modelName, newSession, resumedSession, type Session } from '../session.ts'
-import type { Clock, Happened, State } from '../types.ts'
+import type { Clock, Event, Happened, State } from '../types.ts'
 
 export async function optimize(options: Options, io: Io, interrupted: AbortSignal): Promise<number> {
   const began = performance.now()
@@ -39,7 +39,8 @@ async function work(session: Session, options: Options, io: Io, interrupted: Abo
   const letGo = inbox.hold()
   const ledger = await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name)
   const texts = await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer })
-  const agent = await chooseAgent(options, io, folder)
+  let latest = state
+  const agent = await chooseAgent(options, io, folder, () => moneySpent(latest))
   const clock = runClock(state, session.events, began)
   const perform = performer({
     evaluator: judge,
@@ -53,10 +54,18 @@ async function work(session: Session, options: Options, io: Io, interrupted: Abo
   const onInterrupt = () => inbox.put({ type: 'stop', reason: 'stopped', detail: 'it was interrupted', now: true })
   if (interrupted.aborted) onInterrupt()
   interrupted.addEventListener('abort', onInterrupt)
+  const say = watchRun(io, folder)
+  const observe = (event: Event, now: State) => {
+    say(event, now)
+    const { judging } = latest
+    if (event.type === 'settled' && judging.phase === 'settling')
+      inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
+    latest = now
+  }
   const { runMs } = state.run.rules
   const deadline = runMs === null ? null : setTimeout(() => inbox.put({ type: 'deadline' }), Math.max(0, runMs - clock.now()))
   try {
-    return await runLoop(state, inbox, { journal: session.journal, clock, perform, observe: watchRun(io, folder) })
+    return await runLoop(state, inbox, { journal: session.journal, clock, perform, observe })
   } finally {
     letGo()
     if (deadline) clearTimeout(deadline)
@@ -93,6 +102,19 @@ async function conclude(session: Session, state: State, io: Io, interrupted: Abo
   if (io.json) io.document(result)
   else io.print([headline(ending).replace(/^# /, ''), `  git log ${repo.branch}`, '  results.tsv', `  ${report}`].join('\n'))
   return ending.verification?.verdict === 'fail' ? 6 : 0
+}
+
+/** Why no more money may be spent, for agents that have a free one to fall back on. */
+function moneySpent({ run }: State): string | null {
+  const { maxCostUsd, maxTokens } = run.rules
+  if (maxCostUsd !== null && run.costUsd >= maxCostUsd) return `--max-cost is reached (${run.costUsd.toFixed(2)} USD)`
+  return maxTokens !== null && run.tokens >= maxTokens ? `--max-tokens is reached (${run.tokens})` : null
+}
+
+/** For whoever had the idea: what the judge made of it. */
+function verdictText({ experiment, verdict }: State['judging'] & { phase: 'settling' }): string {
+  const gain = verdict.gain === null ? '' : `, ${verdict.gain.point.toFixed(3)}x`
+  return `${verdict.kind === 'discard' ? verdict.why : verdict.kind} (experiment ${experiment.number}${gain})${verdict.kind === 'keep' ? '' : `\n\n${verdict.detail}`}\n`
 }
 
 /** The run's own time goes on where it stopped, and stands still while the run is down. */

@@ -96,7 +96,7 @@ export function baselineRows(run: Run, state: TargetState, check: Check, detail:
     wallS: agent === 'start' ? check.wall_s : null,
     costUsd: 0,
     agent,
-    description,
+    description: baselines?.busy ? `${description}, on a busy device` : description,
   })
   if (!baselines) return [row('start', null, `the starting kernel cannot be used here: ${firstLine(detail || check.detail)}`)]
   const rows = [row('start', baselines.start, 'the starting kernel'), row('eager', baselines.eager, 'plain PyTorch')]

@@ -113,6 +113,7 @@ function startAsking(state: State): Step {
 function spent({ run }: State): StopReason | null {
   const { rules } = run
   if (rules.maxExperiments !== null && run.experiments >= rules.maxExperiments) return 'max-experiments'
+  if (rules.freeFallback) return null
   if (rules.maxCostUsd !== null && run.costUsd >= rules.maxCostUsd) return 'max-cost'
   if (rules.maxTokens !== null && run.tokens >= rules.maxTokens) return 'max-tokens'
   return null

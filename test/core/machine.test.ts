@@ -8,6 +8,7 @@ const baselines: Baselines = {
   eager: { us: 150, ci95: 1 },
   vendor: { us: 120, ci95: 1 },
   compile: null,
+  busy: false,
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 

@@ -1,4 +1,4 @@
-"""Operations are found by what they compute: under other names, once each, and not where something else is computed."""
+"""Operations are found in models: under other names, once each, through helpers, and without a trace of the search."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from formula_modules import Gated, Norm, found, rms
 from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "models"))
@@ -23,47 +24,6 @@ from model_loader import load
 from autokernel_sites import Site, find_sites
 
 FIXTURES = Path(__file__).resolve().parents[2] / "test" / "fixtures" / "models"
-
-
-class Norm(nn.Module):
-    """A module with one weight around a formula."""
-
-    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], width: int = 64) -> None:
-        super().__init__()
-        self.formula = formula
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.formula(x, self.weight)
-
-
-class Affine(nn.Module):
-    def __init__(self, formula: Callable[[Tensor, Tensor, Tensor], Tensor], width: int = 64) -> None:
-        super().__init__()
-        self.formula = formula
-        self.shift, self.gain = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.formula(x, self.gain, self.shift)
-
-
-class Gated(nn.Module):
-    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], bias: bool = False, width: int = 32) -> None:
-        super().__init__()
-        self.formula = formula
-        self.x1, self.x2, self.x3 = (nn.Linear(width, width, bias=bias) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.x1(self.formula(self.x2(x), self.x3(x)))
-
-
-class Bare(nn.Module):
-    def __init__(self, formula: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.formula = formula
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.formula(x)
 
 
 class Counting(Norm):
@@ -82,14 +42,6 @@ class Remembering(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.past.append(x)
         return x.exp() / x.exp().sum(-1, keepdim=True)
-
-
-def rms(x: Tensor, eps: float) -> Tensor:
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-
-
-def found(model: nn.Module) -> list[tuple[str, str]]:
-    return [(site.op, site.path) for site in find_sites(model)]
 
 
 def described(model: nn.Module, *inputs: Tensor) -> list[tuple[str, Any]]:
@@ -114,6 +66,49 @@ def described(model: nn.Module, *inputs: Tensor) -> list[tuple[str, Any]]:
     for site in sites:
         site.undo()
     return seen
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * torch.complex(cos.float(), sin.float())).flatten(-2).type_as(x)
+
+
+def turn_heads_last(x: Tensor, c: Tensor, s: Tensor) -> Tensor:
+    return turn(x, c[:, None], s[:, None])
+
+
+def scaled(x: Tensor, weight: Tensor, floor: float) -> Tensor:
+    return rms(x, floor) * weight
+
+
+def standard(v: Tensor, gain: Tensor, shift: Tensor, small: float = 1e-7) -> Tensor:
+    return F.layer_norm(v, v.shape[-1:], gain, shift, small)
+
+
+class Helped(nn.Module):
+    """Calls helpers of this file."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        w = table.new_ones(x.shape[-1])
+        y = turn(x, table, table) + turn_heads_last(x.transpose(1, 2), table, table).transpose(1, 2)
+        return standard(scaled(y, w, 1e-2), w, shift=w)
+
+
+def test_helpers_are_found_inside_the_forward_that_calls_them() -> None:
+    calls = dict(described(Helped(), torch.randn(2, 3, 5, 8), torch.randn(5, 4)))
+    assert calls == {
+        "(model):turn": ((2, 3, 5, 8), {}, "fp32"),
+        "(model):turn_heads_last": ((2, 3, 5, 8), {}, "fp32"),
+        "(model):scaled": ((30, 8), {"eps": 1e-2}, "fp32"),
+        "(model):standard": ((30, 8), {"eps": 1e-7}, "fp32"),
+    }
+
+
+def test_a_call_that_broadcasts_or_is_empty_is_not_the_operation() -> None:
+    (site,) = find_sites(Norm(lambda x, w: rms(x, 1e-6) * w).eval())
+    assert site.describe_call(torch.randn(128, 1)) is None and site.describe_call(torch.randn(0, 64)) is None
+    assert site.describe_call(torch.tensor(1.0)) is None and site.describe_call("text") is None
+    assert site.describe_call(x=torch.randn(2, 64)) == ((2, 64), {"eps": 1e-6}, "fp32")
 
 
 LAYER = {"rmsnorm": 2, "fused_mlp": 1, "rotary_embedding": 1, "flash_attention": 1, "linear": 4}
@@ -151,78 +146,6 @@ def test_a_kernelbench_softmax_is_one_site() -> None:
     assert described(model, torch.randn(3, 5, 7)) == [("(model)", None)]  # dim=1 is then not the last
 
 
-@pytest.mark.parametrize(
-    ("module", "op", "options"),
-    [
-        (Norm(lambda x, w: w * rms(x.float(), 1e-5).to(x.dtype)), "rmsnorm", {"eps": 1e-5}),
-        (Norm(lambda x, w: x / (x.square().mean(-1, True) + 2.5e-6).sqrt() * w), "rmsnorm", {"eps": 2.5e-6}),
-        (Norm(lambda x, w: x * torch.rsqrt((x * x).mean(-1, True)) * w), "rmsnorm", {"eps": 0.0}),
-        (nn.RMSNorm(64, eps=1e-4), "rmsnorm", {"eps": 1e-4}),
-        (nn.RMSNorm(64), "rmsnorm", {"eps": torch.finfo(torch.float32).eps}),
-        (Norm(lambda x, w: F.layer_norm(x, (64,), w, None, 1e-6)), "layernorm", {"eps": 1e-6}),
-        (Affine(lambda x, g, s: F.layer_norm(x, (64,), g, s, 1e-12)), "layernorm", {"eps": 1e-12}),
-        (nn.LayerNorm([2, 32], bias=False), "layernorm", {"eps": 1e-5}),
-        (Bare(lambda x: rms(x, 1e-6)), "rmsnorm", {"eps": 1e-6}),
-        (Bare(lambda x: (x - x.amax(-1, True)).exp() / (x - x.amax(-1, True)).exp().sum(-1, True)), "softmax", {}),
-        (Gated(lambda a, b: F.silu(a) * b), "fused_mlp", {"activation": "silu"}),
-        (Gated(lambda a, b: a * b.sigmoid() * b), "fused_mlp", {"activation": "silu"}),
-        (Gated(lambda a, b: F.gelu(a, approximate="tanh") * b), "fused_mlp", {"activation": "gelu"}),
-        (Gated(lambda a, b: F.gelu(a) * b), "fused_mlp", {"activation": "gelu_erf"}),
-        (nn.Linear(64, 8), "linear", {}),
-    ],
-)
-def test_a_module_is_what_it_computes(module: nn.Module, op: str, options: dict[str, object]) -> None:
-    (site,) = find_sites(module.eval())
-    x = torch.randn(4, 2, 32) if isinstance(module, Gated | nn.LayerNorm) else torch.randn(4, 64)
-    description = site.describe_call(x)
-    assert site.op == op and description is not None and description[1] == options
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        Norm(lambda x, w: rms(x, 1e-6) * (1 + w)),  # Gemma's
-        Norm(lambda x, w: x / (x.square().mean(-1, True).sqrt() + 1e-6) * w),  # eps outside the root
-        Norm(lambda x, w: F.normalize(x, dim=-1) * w),  # no mean
-        Norm(lambda x, w: rms(x, 1e-6) * w.square()),
-        Affine(lambda x, g, s: rms(x, 1e-5) * g + s),  # a LayerNorm that does not subtract the mean
-        Affine(lambda x, g, s: (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + 1e-5) * g + s),
-        Affine(lambda x, g, s: (x - x.mean(-1, True)) * torch.rsqrt(x.var(-1, keepdim=True) + 1e-5) * g + s),  # n - 1
-        Bare(lambda x: x.log_softmax(-1)),
-        Bare(lambda x: x.softmax(-1) * 1.001),
-        Bare(F.gelu),
-    ],
-)
-def test_a_look_alike_is_not_taken(module: nn.Module) -> None:
-    assert found(module.eval()) == []
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        Gated(lambda a, b: a * (1.702 * a).sigmoid() * b),  # an approximation of gelu
-        Gated(lambda a, b: a.sigmoid() * b),
-        Gated(lambda a, b: F.silu(a) * b, bias=True),
-        Gated(lambda a, b: F.silu(a) + b),
-        nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)),
-    ],
-)
-def test_an_mlp_that_is_not_gated_silu_keeps_its_linear_layers(module: nn.Module) -> None:
-    assert {op for op, _ in found(module.eval())} == {"linear"}
-
-
-def test_one_weight_as_k_by_n_is_left_alone() -> None:
-    class Conv1D(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight, self.bias = nn.Parameter(torch.randn(16, 16)), nn.Parameter(torch.zeros(16))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight + self.bias
-
-    assert found(Conv1D()) == []
-
-
 def test_hooks_dropout_in_training_and_traces_are_left_alone() -> None:
     hooked = nn.Linear(4, 4)
     hooked.register_forward_pre_hook(lambda module, args: None)
@@ -256,10 +179,3 @@ def test_looking_is_quick() -> None:
     started = time.process_time()
     assert len(find_sites(model)) == 16 * 9 + 2
     assert time.process_time() - started < 2
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_an_eps_that_depends_on_the_dtype_is_not_mistaken(dtype: torch.dtype) -> None:
-    by_dtype = Norm(lambda x, w: rms(x, torch.finfo(x.dtype).eps) * w).to(dtype)
-    fixed = Norm(lambda x, w: rms(x.float(), 1e-6).to(x.dtype) * w).to(dtype)
-    assert found(by_dtype) == [] and found(fixed) == [("rmsnorm", "(model)")]

@@ -22,6 +22,7 @@ export const rules: Rules = {
   maxExperiments: null,
   maxCostUsd: null,
   maxTokens: null,
+  freeFallback: false,
   minGain: 0.01,
   maxDiscards: 5,
   peak: 0.9,

@@ -77,6 +77,7 @@ export function request(changes: Partial<Request> = {}): Request {
       eager: { us: 128.8, ci95: 0.4 },
       vendor: { us: 27.1, ci95: 0.2 },
       compile: { us: 22.0, ci95: 0.1 },
+      busy: false,
       roofline: { bound: 'memory', bytes: 67_117_056, flops: 100_663_296, limit_us: 15.6 },
     },
     attempts: [],
