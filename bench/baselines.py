@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import op_table
 import torch
@@ -14,12 +14,15 @@ from op import Op
 def find_op(name: str, op_file: str | None) -> Op:
     """The operation of that name, from bench/ops/ or from the user's own file."""
     if op_file:
-        return op_table.import_file(Path(op_file), "user_op").OP
-    path = op_table.BENCH / "ops" / f"{name}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.py")))
-        raise ValueError(f"expected one of the operations {known}, got '{name}'")
-    return op_table.import_file(path, f"ops_{name}").OP
+        return op_table.load_op_file(op_file)
+    if name not in _known():
+        raise ValueError(f"expected one of the operations {', '.join(_known())}, got '{name}'")
+    return _known()[name]
+
+
+@functools.cache
+def _known() -> dict[str, Op]:
+    return op_table.load_ops()
 
 
 def build(which: str, op_name: str, op_file: str | None, gpu: bool) -> Callable[..., torch.Tensor]:

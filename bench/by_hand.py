@@ -15,6 +15,7 @@ import source_scan
 def judge_file(judge: Any, arguments: argparse.Namespace, out: TextIO) -> int:
     path = Path(arguments.file).resolve()
     op = arguments.op or source_scan.scan(path.read_bytes()).constants.get("KERNEL_TYPE")
+    op = op or (Path(arguments.op_file).stem if arguments.op_file else None)
     if not op:
         raise ValueError(f"{path.name} has no KERNEL_TYPE: say which operation it is with --op")
     dtype = arguments.dtype or ("bf16" if judge.gpu else "fp32")

@@ -40,7 +40,7 @@ def allocate(size: int) -> tuple[torch.Tensor, bytes, int]:
     _call("Malloc", ctypes.byref(pointer), ctypes.c_size_t(size))
     _call("IpcGetMemHandle", ctypes.byref(handle), pointer)
     address = pointer.value or 0
-    return torch.as_tensor(_Holder(address, size), device="cuda"), bytes(memoryview(handle).cast("B")), address
+    return _tensor(address, size), ctypes.string_at(ctypes.byref(handle), HANDLE_BYTES), address
 
 
 def release(pointer: int) -> None:
@@ -55,7 +55,14 @@ def attach(handle: bytes, size: int) -> torch.Tensor:
     pointer, raw = ctypes.c_void_p(), _Handle()
     ctypes.memmove(ctypes.byref(raw), handle, HANDLE_BYTES)
     _call("IpcOpenMemHandle", ctypes.byref(pointer), raw, ctypes.c_uint(LAZY_PEER_ACCESS))
-    return torch.as_tensor(_Holder(pointer.value or 0, size), device="cuda")
+    return _tensor(pointer.value or 0, size)
+
+
+def _tensor(address: int, size: int) -> torch.Tensor:
+    tensor = torch.as_tensor(_Holder(address, size), device="cuda")
+    if tensor.data_ptr() != address:
+        raise RuntimeError("torch copied the shared memory instead of viewing it")
+    return tensor
 
 
 def _call(name: str, *arguments: Any) -> None:

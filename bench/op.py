@@ -35,9 +35,9 @@ class Op:
     gpu_shapes   the first one named `primary` is the quick check's; edge_* are stage 5's.
     magnitude    (float64 inputs, options) -> what one fp32 rounding on the way to an output element is relative to,
                  broadcastable to the output; None means |reference|. An honest kernel accumulates in fp32, so its
-                 error is about fp32's unit roundoff * sqrt(depth) * magnitude.
-    roundings    the same for values that an honest kernel may store in the inputs' dtype on its way (the attention
-                 probabilities, the hidden layer of an MLP); None means that there are none.
+                 error is about fp32's unit roundoff * sqrt(depth) * (magnitude + roundings).
+    roundings    the same for values that an honest kernel may store in the inputs' dtype on its way (attention
+                 probabilities, the hidden layer of an MLP, partial sums); None means that there are none.
     exact        the operation only selects among its inputs: no error at all is allowed.
     depth        shape -> length of the longest reduction behind one output element.
     """

@@ -53,10 +53,6 @@ def roundings(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, sm_scale: fl
     return _by_heads(one, q, k, v)
 
 
-def magnitude(q: Tensor, k: Tensor, v: Tensor, causal: bool = True, sm_scale: float | None = None) -> Tensor:
-    return reference(q, k, v, causal, sm_scale).abs() + roundings(q, k, v, causal, sm_scale)
-
-
 def inputs(sizes: tuple[int, int, int, int, int, int], dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
     b, h, hkv, sq, skv, d = sizes
     q, k, v = normal(g, b, h, sq, d), normal(g, b, hkv, skv, d), normal(g, b, hkv, skv, d)

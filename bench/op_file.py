@@ -116,7 +116,7 @@ def _from_names(path: Path, module: ModuleType) -> Op | None:
     def scale(*inputs: torch.Tensor | None, **options: object) -> torch.Tensor:
         """Without knowing how terms cancel inside: an element's own size, and that of its row."""
         out = run(*inputs, **options)
-        return out.abs() + (out.square().mean(-1, keepdim=True).sqrt() if out.dim() else out.abs())
+        return out.abs() + (out.square().mean(-1, keepdim=True).sqrt() if out.dim() else 0.0)
 
     count = len(make_inputs(shapes[0], torch.float32, torch.Generator().manual_seed(0), "normal"))
     return Op(
@@ -139,7 +139,6 @@ def _from_names(path: Path, module: ModuleType) -> Op | None:
         stability=(),
         options=options,
         variants=tuple(getattr(module, "variants", ())),
-        magnitude=scale,
         roundings=scale,
         matmul_like=True,
     )

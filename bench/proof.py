@@ -25,9 +25,6 @@ UNFINISHED = (
 )
 
 
-Proof = tuple[dict[str, Any], str]  # the order of a batch and the elements that came with its answer
-
-
 class Unproven(Exception):
     """An answer that does not hold what an honest batch would have put there."""
 
@@ -43,9 +40,10 @@ class Claim:
     places: list[int] | None = None
 
 
-def collect(side: str, timed: TimedCase, block: Arena, proof: Proof, rng: random.Random) -> Claim:
+def collect(
+    side: str, timed: TimedCase, block: Arena, order: dict[str, Any], receipt: str, rng: random.Random
+) -> Claim:
     """One of the kept outputs, after all of them were found to hold the very bytes that were named in time."""
-    order, receipt = proof
     offsets, kept, probes = _schedule(timed, order)
     outs = [block.read(slot) for slot in timed.order["outputs"][: len(kept)]]
     index = torch.tensor(probes, dtype=torch.int64, device=block.device)
@@ -55,9 +53,8 @@ def collect(side: str, timed: TimedCase, block: Arena, proof: Proof, rng: random
     return Claim(side, timed, offsets[kept[pick]], outs[pick])
 
 
-def spot(side: str, timed: TimedCase, proof: Proof, dtype: str, rng: random.Random) -> Claim:
+def spot(side: str, timed: TimedCase, order: dict[str, Any], receipt: str, dtype: str, rng: random.Random) -> Claim:
     """The elements that one call of an audit left behind; which call, nobody knew."""
-    order, receipt = proof
     offsets, _, probes = _schedule(timed, order)
     try:
         found = torch.frombuffer(bytearray.fromhex(receipt), dtype=DTYPES[dtype]).reshape(len(offsets), len(probes))

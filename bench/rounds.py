@@ -9,8 +9,9 @@ from typing import Any
 
 import disturbance
 import workers
+from clock import TimingFailed
 from correctness import Limits
-from timing import Stopwatch, TimingFailed
+from timing import Stopwatch
 from worker import Worker, WorkerFailed
 
 EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}

@@ -22,9 +22,10 @@ import verify_model
 import windows
 import workers
 from arena import CPU_BYTES, Arena
+from clock import TimingFailed
 from correctness import Examiner, Limits
 from rounds import EMPTY, Rounds, load_order
-from timing import Stopwatch, TimingFailed
+from timing import Stopwatch
 from worker import JudgeError, WorkerFailed
 from workers import Pool
 
@@ -72,7 +73,7 @@ class Judge:
     def check(
         self, request: dict[str, Any], progress: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
-        began = time.monotonic()
+        began, confined = time.monotonic(), self.sandbox
         data = Path(request["path"]).read_bytes()
         source = workers.sha256(data)
         found = source_scan.scan(data)
@@ -103,7 +104,7 @@ class Judge:
             "wall_s": round(time.monotonic() - began, 4),
             "source_sha256": source,
             "judge_hash": self.hash,
-            "sandbox": self.sandbox,
+            "sandbox": confined,
         }
 
     def _examine(
@@ -112,6 +113,7 @@ class Judge:
         op = baselines.find_op(request["op"], request.get("op_file"))
         seed = request.get("seed")
         rng = random.Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed)
+        torch.manual_seed(rng.getrandbits(62))  # a user's make_inputs may draw from the global generator
         plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
         block = Arena(self.device, self._arena_bytes(op, plan) if self.gpu else CPU_BYTES)
         try:
@@ -132,8 +134,9 @@ class Judge:
             self._release(block)
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
-        began = time.monotonic()
+        began, _ = time.monotonic(), self.sandbox
         op = baselines.find_op(request["op"], request.get("op_file"))
+        torch.seed()  # a user's make_inputs may draw from the global generator, which starts at a known seed
         dtype, tf32 = request["dtype"], bool(request.get("allow_tf32"))
         cases = trials.model_cases(op, request.get("shapes") or []) or [(trials.primary_case(op, [], self.gpu), 1.0)]
         limits = [roofline.limit(op, case, dtype, self.facts["measured"]) for case, _ in cases]
@@ -162,6 +165,7 @@ class Judge:
 
     def verify(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
+            assert self.sandbox
             return verify_model.verify(self.pool, self.device, request)
         except WorkerFailed as error:
             raise JudgeError(f"verify: {error.kind}: {error.detail}") from error

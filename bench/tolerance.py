@@ -42,6 +42,15 @@ class Tolerance:
         if out.numel() == 0:
             return Outcome(True, 0.0, 0.0, "")
         got = out.detach().to(device=self.reference.device, dtype=torch.float64)
+        error = (got - self.reference).abs_()
+        norm, max_abs = float(torch.linalg.vector_norm(error)), float(error.max())
+        worst = float(error.div_(self.limit).max())
+        if worst <= 1:  # the usual case, in few passes; never true with a NaN about
+            return self._as_a_whole(worst, norm, max_abs)
+        return self._element_by_element(got)
+
+    def _element_by_element(self, got: torch.Tensor) -> Outcome:
+        """The same with care for what is not finite, and with words for what is wrong."""
         finite = self.reference.isfinite()
         error = torch.where(finite, (got - self.reference).abs(), torch.zeros_like(got))
         # an overflow of the dtype itself is right where the reference, within its tolerance, is past the largest number
@@ -52,9 +61,6 @@ class Tolerance:
         odd = torch.where(finite, error.isnan() | error.isinf(), ~same)
         ratio = torch.where(error == 0, torch.zeros_like(error), error / self.limit)
         ratio = torch.where(odd, torch.full_like(ratio, float("inf")), ratio)
-        return self._verdict(got, error, ratio)
-
-    def _verdict(self, got: torch.Tensor, error: torch.Tensor, ratio: torch.Tensor) -> Outcome:
         worst = float(ratio.max())
         max_abs = float("inf") if worst == float("inf") else float(error.max())
         if worst > 1:
@@ -70,7 +76,10 @@ class Tolerance:
                 f"{self.label}: worst at {list(index)}: expected {want:.7g}, got {have:.7g}, allowed +-{room:.3g}; "
                 f"{bad} of {ratio.numel()} elements are wrong ({100 * bad / ratio.numel():.3g} %)",
             )
-        norm = float(torch.linalg.vector_norm(error))
+        return self._as_a_whole(worst, float(torch.linalg.vector_norm(error)), max_abs)
+
+    def _as_a_whole(self, worst: float, norm: float, max_abs: float) -> Outcome:
+        """No element is off by itself; are they together?"""
         share = norm / self.norm_limit if self.norm_limit > 0 else (0.0 if norm == 0 else float("inf"))
         if share > 1:
             size = float(torch.linalg.vector_norm(torch.where(self.reference.isfinite(), self.reference, 0.0))) or 1.0
@@ -96,11 +105,12 @@ def allowed(
 ) -> Tolerance:
     """What an honest implementation may be off by: from the dtype, the length of its sums, and eager's own error."""
     scale = error_scale(op, case, inputs64, reference, dtype, allow_tf32)
-    finite = reference.isfinite()
-    scale_norm = float(torch.linalg.vector_norm(torch.where(finite, scale, torch.zeros_like(scale))))
+    scale_norm = float(torch.linalg.vector_norm(scale))
     eager_error = None
     if eager_out is not None and eager_out.shape == reference.shape:
-        difference = (eager_out.detach().to(reference.device, torch.float64) - reference)[finite]
+        difference = eager_out.detach().to(reference.device, torch.float64).sub(reference)
+        if not _all_finite(reference):
+            difference = difference[reference.isfinite()]
         norm = float(torch.linalg.vector_norm(difference)) if difference.numel() else 0.0
         eager_error = norm if norm < float("inf") else None  # NaN and inf fail this too: no yardstick
     yardstick = scale_norm if eager_error is None else eager_error
@@ -110,7 +120,7 @@ def allowed(
     return Tolerance(
         label=f"{label} {_short(dtype)}",
         reference=reference,
-        limit=C1 * scale,
+        limit=scale.mul_(C1),
         norm_limit=C2 * yardstick + floor * scale_norm,
         eager_error=eager_error,
         dtype=dtype,
@@ -128,15 +138,19 @@ def error_scale(
     """One honest error per element: the final rounding, roundings stored on the way, and accumulation in fp32."""
     if op.exact:
         return torch.zeros_like(reference)
-    size = torch.where(reference.isfinite(), reference, torch.zeros_like(reference)).abs()
+    size = reference.abs() if _all_finite(reference) else reference.nan_to_num(posinf=0.0, neginf=0.0).abs()
     options = {**op.options, **case.options}
     magnitude = size if op.magnitude is None else op.magnitude(*inputs64, **options)
-    depth = max(1, op.depth(case.shape))
-    scale = roundoff(dtype) * size + roundoff(torch.float32) * depth**0.5 * magnitude
+    summing = roundoff(torch.float32) * max(1, op.depth(case.shape)) ** 0.5
+    scale = size * roundoff(dtype) + smallest(dtype)
+    scale.add_(magnitude, alpha=summing)
     if op.roundings is not None:
         tf32 = allow_tf32 and op.matmul_like and dtype == torch.float32
-        scale = scale + (TF32_ROUNDOFF if tf32 else roundoff(dtype)) * op.roundings(*inputs64, **options)
-    return scale + smallest(dtype)
+        stored = TF32_ROUNDOFF if tf32 else roundoff(dtype)
+        scale.add_(op.roundings(*inputs64, **options), alpha=stored + summing)
+    if not _all_finite(scale):  # no infinite allowance where a neighbour of the element is infinite
+        scale = torch.where(scale.isfinite(), scale, size * roundoff(dtype) + smallest(dtype))
+    return scale
 
 
 def roundoff(dtype: torch.dtype) -> float:
@@ -147,6 +161,11 @@ def roundoff(dtype: torch.dtype) -> float:
 def smallest(dtype: torch.dtype) -> float:
     """Results below this may be flushed to zero; fp16's subnormals are part of its everyday range and may not."""
     return torch.finfo(dtype).smallest_normal * (torch.finfo(dtype).eps if dtype == torch.float16 else 1.0)
+
+
+def _all_finite(t: torch.Tensor) -> bool:
+    """In one pass without a mask: where a sum is finite, all its terms are; where not, a closer look costs little."""
+    return bool(t.sum().isfinite())
 
 
 def _bad(detail: str) -> Outcome:

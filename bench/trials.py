@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from arena import contiguous
 
-from op import DTYPES, Case, Op, Shape
+from op import DTYPES, Case, Inputs, Op, Shape
 
 FREE_IN_ATTENTION = {"B", "S", "Sq", "Skv"}  # heads and head size are architecture, not data
 CPU_FP16_FLOPS = 2.0 * 512**3  # torch's fp16 product on a CPU takes seconds beyond this
@@ -23,6 +23,7 @@ class Trial:
     kind: str = "normal"
     layout: str = "plain"
     weight: float = 0.0  # share of the model's time, for the shapes that come from it
+    empty: bool = False  # no rows: skipped where the operation then has no meaning
 
 
 def primary_case(op: Op, shapes: Sequence[Mapping[str, object]], gpu: bool) -> Case:
@@ -90,7 +91,7 @@ class Plan:
         second = whole(self.op, self.own[min(1, len(self.own) - 1)])
         trials += [Trial(second, self.dtype, layout=layout) for layout in LAYOUTS]
         trials += [Trial(self._perturbed(), self.dtype) for _ in range(2)]
-        trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype))
+        trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype, empty=True))
         return self._bearable(trials)
 
     def _perturbed(self) -> Case:
@@ -118,6 +119,12 @@ class Plan:
         )
         skipped = set(map(id, heavy))
         return [t for t in trials if id(t) not in skipped or t.weight > 0]
+
+
+def draw(op: Op, trial: Trial, generator: torch.Generator) -> Inputs:
+    """Inputs on the generator's device; a user's make_inputs may not know of devices."""
+    made = op.make_inputs(trial.case.shape, trial.dtype, generator, trial.kind)
+    return tuple(None if t is None else t.to(generator.device) for t in made)
 
 
 def strides_for(layout: str, tensor: torch.Tensor) -> list[int] | None:

@@ -14,6 +14,7 @@ from typing import Any
 import arena
 import torch
 from arena import Arena, Buffer
+from trials import Trial, draw
 
 from op import DTYPES, Case, Op
 
@@ -72,11 +73,7 @@ def lay_out(
         n, step = tensor.numel(), ALIGN_BYTES // tensor.itemsize
         total = _pool_numel(tensor, copies)
         pool = block.reserve(f"{argument} (timed)", [total], tensor.dtype)
-        flat, lying = tensor.contiguous().reshape(-1), arena.view(block.flat, pool)
-        full = total // n * n if n else 0
-        if full:
-            lying[:full].view(-1, n).copy_(flat.expand(total // n, n))
-        lying[full:].copy_(flat[: total - full])
+        _fill(arena.view(block.flat, pool), tensor.contiguous().reshape(-1))
         pools.append(pool)
         starts.append((total - n) // step + 1)
         told.append(
@@ -92,6 +89,22 @@ def lay_out(
     order = {"do": "plan", "name": name, "inputs": told, "outputs": outputs, "options": dict(case.options)}
     order |= {"keep": KEEP, "probes": PROBES, "numel": out.numel()}
     return TimedCase(name, case, weight, order, pools, starts, out.numel())
+
+
+def _fill(pool: torch.Tensor, data: torch.Tensor) -> None:
+    """Copies that all differ, or content would come again: numbers scaled, indices rolled, each by its own amount.
+
+    Drawing everything anew would take longer than the measurement. Scales stay under 1: fp16 must not overflow.
+    """
+    n = max(1, data.numel())
+    copies = -(-pool.numel() // n)
+    if data.is_floating_point():
+        scales = torch.rand(copies, 1, device=data.device) * 0.3 + 0.7
+        made = (data.float() * scales).to(data.dtype)  # a scale rounded to fp16 first would come again
+    else:
+        shifts = torch.randint(n, (copies, 1), device=data.device)
+        made = data[(torch.arange(n, device=data.device) + shifts) % n]
+    pool.copy_(made.reshape(-1)[: pool.numel()])
 
 
 def window(timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...]) -> list[torch.Tensor | None]:
@@ -121,7 +134,7 @@ def prepare(
     wanted = wanted_bytes(cache_bytes, gpu) // max(1, len(cases))
     made = []
     for case, weight in cases:
-        inputs = op.make_inputs(case.shape, DTYPES[dtype], generator, "normal")
+        inputs = draw(op, Trial(case, DTYPES[dtype]), generator)
         made.append((case, weight, inputs, repeats(inputs, wanted, gpu), op.eager(*inputs, **case.options)))
     need = sum(bytes_needed(inputs, copies, out) for _, _, inputs, copies, out in made)
     block = Arena(device, max(need, arena.CPU_BYTES) if not gpu else need)

@@ -32,8 +32,11 @@ class Worker:
         self.pid = 0
         self.sandbox = ""
 
+    def await_keeper(self, timeout: float = 30.0) -> None:
+        """Raises the errors of wire.py when the zygote died instead of forking."""
+        self.pid = int(wire.recv(self.status, timeout)["pid"])
+
     def await_ready(self, timeout: float = 60.0) -> None:
-        self.pid = int(self._from_keeper(timeout).get("pid", 0))
         self.sandbox = str(self._receive(timeout).get("sandbox", ""))
 
     def ask(self, order: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -94,12 +97,6 @@ class Worker:
             return wire.recv(self.control, timeout)
         except (wire.Closed, wire.TimedOut, wire.BadMessage) as error:
             raise self._failure(error, timeout) from error
-
-    def _from_keeper(self, timeout: float) -> dict[str, Any]:
-        try:
-            return wire.recv(self.status, timeout)
-        except (wire.Closed, wire.TimedOut, wire.BadMessage) as error:
-            raise JudgeError(f"no candidate process could be started: {error}") from error
 
     def _failure(self, error: Exception, timeout: float) -> WorkerFailed:
         if isinstance(error, wire.TimedOut):

@@ -15,7 +15,7 @@ from pathlib import Path
 import sandbox
 import wire
 from arena import Arena
-from worker import JudgeError, Worker
+from worker import JudgeError, Worker, WorkerFailed
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -33,6 +33,13 @@ PASSED_ON = (
     "HIP_VISIBLE_DEVICES",
 )
 PREFIXES = ("HF_", "CUDA_", "OMP_", "KMP_", "GOMP_", "MKL_", "TRITON_", "NVIDIA_", "HSA_")
+# Freed memory stays with the process, as in one that has run for a while: else large results cost a page fault each
+# 4 KiB in some processes and none in others.
+STEADY_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
 THREADS_WAIT_QUIETLY = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
@@ -41,6 +48,7 @@ class Pool:
 
     def __init__(self, gpu: bool, sandbox_mode: str, work: Path) -> None:
         self.gpu, self.mode, self.work = gpu, sandbox_mode, work
+        self.level = "none" if sandbox_mode == "none" else "full"  # what candidates get; lowered where a probe fails
         self.scratch = Path(tempfile.mkdtemp(prefix="autokernel-judge-"))
         self.zygote: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
@@ -49,7 +57,7 @@ class Pool:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, str(BENCH / "zygote.py"), str(theirs.fileno()), *(["--triton"] if self.gpu else [])]
-        environment = {**os.environ, **THREADS_WAIT_QUIETLY}
+        environment = {**os.environ, **THREADS_WAIT_QUIETLY, **STEADY_MALLOC}
         self.zygote = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
@@ -84,7 +92,7 @@ class Pool:
         imports = [str(ROOT / "kernels"), *([str(BENCH), str(ROOT / "models")] if trusted or role == "model" else [])]
         request = {
             "role": role,
-            "sandbox": "none" if trusted or self.mode == "none" else "auto",
+            "sandbox": "none" if trusted else self.level,
             "scratch": str(scratch),
             "env": self._environment(scratch, cache, role),
             "address_space": None if self.gpu else _address_space(),
@@ -102,7 +110,13 @@ class Pool:
             their_control.close()
             their_status.close()
             os.close(null)
-        return Worker(control, status, scratch)
+        worker = Worker(control, status, scratch)
+        try:
+            worker.await_keeper()
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
 
     def _environment(self, scratch: Path, cache: Path, role: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PREFIXES)}
@@ -170,12 +184,23 @@ def judge_hash() -> str:
 
 
 def probe_sandbox(pool: Pool, arena: Arena) -> str:
-    """What confines a candidate here, as a real child reports it before any candidate's code is in it."""
+    """What confines a candidate here, as a real child reports it before any candidate's code is in it.
+
+    Where a child cannot reach the device from inside the full sandbox, the next lighter one is tried, and said.
+    """
     if pool.mode == "none":
         return "none (asked for): own process group, resource limits, clean environment"
-    with pool.spawn(arena, "probe") as worker:
-        worker.await_ready()
-        found = worker.sandbox
-    if pool.mode == "require" and not sandbox.is_strong(found):
-        raise JudgeError(f"--sandbox require: this machine only offers {found}")
-    return found
+    failures = []
+    for level in ("full",) if pool.mode == "require" else ("full", "light", "none"):
+        pool.level = level
+        with pool.spawn(arena, "probe") as worker:
+            try:
+                worker.await_ready()
+            except WorkerFailed as error:
+                failures.append(f"{pool.level}: {error.detail.splitlines()[-1]}")
+                continue
+            found = worker.sandbox + (f" (stronger ones failed: {'; '.join(failures)})" if failures else "")
+        if pool.mode == "require" and not sandbox.is_strong(found):
+            raise JudgeError(f"--sandbox require: this machine only offers {found}")
+        return found
+    raise JudgeError(f"no candidate process can be started: {'; '.join(failures)}")

@@ -55,7 +55,9 @@ def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int
     sandbox.die_with_parent()
     sandbox.adopt_orphans()
     output, output_end = os.pipe()
-    namespaces = sandbox.unshare_namespaces() if request["sandbox"] != "none" else []
+    level = request["sandbox"]
+    namespaces = [] if level == "none" else sandbox.unshare_namespaces(only_net=level == "light")
+    sandbox.die_with_parent()  # changing the user namespace forgets it
     wake, wake_end = os.pipe()
     os.set_blocking(wake_end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -102,7 +104,11 @@ def _confine(request: dict[str, Any], namespaces: list[str]) -> str:
     sandbox.limit_resources(request["address_space"], request["cpu_seconds"])
     if request["sandbox"] == "none":
         return "none: own process group, resource limits, clean environment"
-    sandbox.drop_capabilities()
+    if request["sandbox"] == "full":
+        sandbox.drop_capabilities()
+    sandbox.prctl(
+        sandbox.PR_SET_DUMPABLE, 1
+    )  # else /proc/self belongs to root, and a program's own maps are closed to it
     sandbox.prctl(sandbox.PR_SET_NO_NEW_PRIVS, 1)
     abi = sandbox.landlock(request["writable"], request["readable"])
     return sandbox.describe(namespaces, mounts, abi, sandbox.seccomp())

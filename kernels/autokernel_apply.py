@@ -70,7 +70,7 @@ def apply(model: nn.Module, only: str | Iterable[str] | None = None) -> Report:
             if why := _misfit(entry, held):
                 report.skipped[entry["kernel"]] = why
             else:
-                kernels.append(_load(entry, chosen))
+                kernels.append(_load(entry))
         sites = ours["autokernel_sites"].find_sites(model, {k.op for k in kernels}) if kernels else []
     report.calls = {k.name: 0 for k in kernels}
     for site in sites:
@@ -146,7 +146,7 @@ def _misfit(entry: dict[str, Any], held: tuple[set[str], set[str]]) -> str | Non
     return None
 
 
-def _load(entry: dict[str, Any], chosen: list[dict[str, Any]]) -> Kernel:
+def _load(entry: dict[str, Any]) -> Kernel:
     name = entry["kernel"]
     module = _import(
         f"autokernel_{hashlib.sha256(str(HERE).encode()).hexdigest()[:8]}_{name}", HERE / name / "kernel.py"

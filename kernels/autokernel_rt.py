@@ -1,5 +1,6 @@
 """Compile a kernel's C++ in about a second and call it on tensors: all that a kernel.py needs besides torch and triton.
 
+For CUDA C++ see autokernel_cuda.py. For C++:
 softmax = bind(compile_cpp(CPP_PRELUDE + SOURCE, {"GRAIN": GRAIN}), "softmax", PTR, PTR, I64, I64, INT)
 softmax(ptr(y), ptr(x), rows, cols, dtype_code(x))
 """
@@ -8,16 +9,24 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from autokernel_cache import CompileError as CompileError
+from autokernel_cache import cached, first_errors
 from autokernel_cpp import CPP_PRELUDE as CPP_PRELUDE
+from autokernel_cuda import compile_cuda as compile_cuda
+from autokernel_cuda import device as device
+from autokernel_cuda import rows_of_words as rows_of_words
+from autokernel_cuda_attention import CUDA_ATTENTION as CUDA_ATTENTION
+from autokernel_cuda_attention import CUDA_ATTENTION_FFMA as CUDA_ATTENTION_FFMA
+from autokernel_cuda_gemm import CUDA_FFMA as CUDA_FFMA
+from autokernel_cuda_gemm import CUDA_TENSOR as CUDA_TENSOR
+from autokernel_cuda_prelude import CUDA_PRELUDE as CUDA_PRELUDE
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 I64, INT, FLOAT, PTR = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
@@ -28,10 +37,6 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 FLAGS += ("-fno-signed-zeros", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi")
 # g++ prefers 256-bit vectors on server cores that have 512; on a core without them the flag changes nothing.
 FLAGS += ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
-
-
-class CompileError(RuntimeError):
-    """The compiler refused the source, or there is nothing to compile with or no place to compile to."""
 
 
 def ptr(tensor: torch.Tensor | None) -> int | None:
@@ -58,25 +63,16 @@ def compile_cpp(source: str, defines: Mapping[str, object] | None = None, flags:
     compiler = os.environ.get("CXX") or "g++"
     arguments = [*FLAGS, *(f"-D{name}={value}" for name, value in sorted((defines or {}).items())), *flags]
     runtime = _openmp_of_torch()
+
+    def build(library: Path) -> None:
+        link = ["-Wl,--as-needed", runtime] if runtime else []
+        command = [compiler, *arguments, "-x", "c++", "-", "-x", "none", *link, "-o", str(library)]
+        done = subprocess.run(command, input=source, capture_output=True, text=True)
+        if done.returncode:
+            raise CompileError(first_errors(done.stderr) or f"{compiler} exited with {done.returncode}")
+
     key = "\0".join([source, *arguments, compiler, _version(compiler), _cpu(), runtime or ""])
-    cache = Path(os.environ.get("AUTOKERNEL_CACHE") or Path.home() / ".cache" / "autokernel")
-    library = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-    if not library.exists():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.TemporaryDirectory(dir=cache, prefix="build-")
-        except OSError as error:
-            advice = "set AUTOKERNEL_CACHE to a writable folder"
-            raise CompileError(f"cannot write compiled kernels to {cache} ({error.strerror}): {advice}") from error
-        with scratch as folder:
-            built = Path(folder) / "kernel.so"
-            link = ["-Wl,--as-needed", runtime] if runtime else []
-            command = [compiler, *arguments, "-x", "c++", "-", "-x", "none", *link, "-o", str(built)]
-            done = subprocess.run(command, input=source, capture_output=True, text=True)
-            if done.returncode:
-                raise CompileError(_first_errors(done.stderr) or f"{compiler} exited with {done.returncode}")
-            built.replace(library)  # atomic: another process sees the whole file or none
-    return ctypes.CDLL(str(library))
+    return ctypes.CDLL(str(cached(key, ".so", build)))
 
 
 @functools.cache
@@ -106,10 +102,3 @@ def _openmp_of_torch() -> str | None:
     except OSError:
         return None
     return min(mapped, key=lambda path: "torch" not in path) if mapped else None
-
-
-def _first_errors(text: str, limit: int = 12) -> str:
-    """The compiler's first errors with their source lines, without the notes and template backtraces around them."""
-    lines = text.splitlines()
-    first = next((i for i, line in enumerate(lines) if "error:" in line), 0)
-    return "\n".join(line[:240] for line in lines[first : first + limit])

@@ -44,9 +44,7 @@ class Site:
     slot: Slot | InnerSlot
     match: Match
     calm: Callable[[], bool] = lambda: True  # whether the module is as it was when it was recognised
-    fits: Callable[[tuple[int, ...]], bool] = lambda shape: (
-        True
-    )  # whether a call may have this shape, as far as weights tell
+    fits: Callable[[tuple[int, ...]], bool] = lambda shape: True  # whether calls may have this shape, by the weights
     current: Callable[..., Any] | None = field(default=None, repr=False)
 
     def wrap(self, make: Make) -> None:

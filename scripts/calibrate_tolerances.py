@@ -56,6 +56,7 @@ def implementations(op: Op, compiled: bool, device: str) -> dict[str, Impl]:
     if op.vendor is not None and op.vendor is not op.eager:
         found["vendor"] = op.vendor
     if compiled:
+        torch.compiler.reset()  # else the dtypes before use up dynamo's recompilations, and this one runs eagerly
         found["compiled"] = torch.compile(op.eager, dynamic=True)
     return found
 

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import yargs, { type Argv } from 'yargs'
-import { COMMANDS, type Command } from './commands/index.ts'
+import { COMMANDS, type Command, type Interruption } from './commands/index.ts'
 import { gather, type Texts } from './config.ts'
 import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
 import { type Io, makeIo } from './io.ts'
@@ -90,20 +90,28 @@ async function run(command: Command, args: Record<string, unknown>): Promise<num
   return command.run({ options, io, interrupted: onSignals(), argument: positional === undefined ? undefined : String(positional) })
 }
 
-/** The first signal asks to stop, the second stops at once; a journal makes both safe. */
-function onSignals(): AbortSignal {
+/** The first signal asks a command that can end well to do so; any other, and the second, stops at once. A journal makes both safe. */
+function onSignals(): Interruption {
   const controller = new AbortController()
+  let listening = false
+  const graceful = () => listening
+  const interruption = {
+    signal: controller.signal,
+    listen: () => {
+      listening = true
+    },
+  }
   for (const [signal, code] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],
     ['SIGUSR1', 143],
   ] as const) {
     process.on(signal, () => {
-      if (controller.signal.aborted) process.exit(code)
+      if (controller.signal.aborted || !graceful()) process.exit(code)
       controller.abort(signal === 'SIGUSR1' ? 'SIGTERM' : signal)
     })
   }
-  return controller.signal
+  return interruption
 }
 
 function report(error: unknown, json: boolean): number {
@@ -118,4 +126,6 @@ function report(error: unknown, json: boolean): number {
   return known ?? 1
 }
 
-process.exitCode = await main(process.argv.slice(2))
+const code = await main(process.argv.slice(2))
+// A child that a failure left behind must not keep us here; it ends with us.
+process.stdout.write('', () => process.exit(code))

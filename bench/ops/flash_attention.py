@@ -30,7 +30,6 @@ OP = Op(
     stability=op_attention.STABILITY,
     options={"causal": True, "sm_scale": None},
     variants=({"causal": False}, {"causal": True, "sm_scale": 0.2}),
-    magnitude=op_attention.magnitude,
     roundings=op_attention.roundings,
     matmul_like=True,
 )

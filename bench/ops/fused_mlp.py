@@ -31,11 +31,6 @@ def roundings(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor, activatio
     return F.linear(hidden, w_down.square()).sqrt()
 
 
-def magnitude(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor, activation: str = "silu") -> Tensor:
-    out = reference(x, w_gate, w_up, w_down, activation)
-    return out.abs() + roundings(x, w_gate, w_up, w_down, activation)
-
-
 def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
     m, d, h = shape
     x = matrix(g, m, d, 1.0)
@@ -76,7 +71,6 @@ OP = Op(
     stability=("saturated", "tiny", "closed_gate"),
     options={"activation": "silu"},
     variants=({"activation": "gelu"}, {"activation": "relu"}),
-    magnitude=magnitude,
     roundings=roundings,
     matmul_like=True,
 )

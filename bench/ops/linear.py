@@ -20,10 +20,6 @@ def random_walk(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return walk if bias is None else walk + bias.abs()
 
 
-def partial_sums(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    return F.linear(x, weight).abs() + random_walk(x, weight, bias)
-
-
 def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
     m, n, k, has_bias = (*shape, 0)[:4]
     x, weight = matrix(g, m, k, 1.0), matrix(g, n, k, max(1, k) ** -0.5)
@@ -64,7 +60,6 @@ OP = Op(
     bytes_moved=lambda shape, dtype, options: op_costs.bytes_moved("linear", shape, dtype.itemsize, options),
     depth=lambda shape: shape[2],
     stability=("wide_range", "cancellation", "bias_dominates"),
-    magnitude=partial_sums,
     roundings=random_walk,
     matmul_like=True,
 )

@@ -13,11 +13,6 @@ def reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b
 
 
-def partial_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Size of the sums on the way to each element: a drift to the result, and a random walk around it."""
-    return reference(a, b).abs() + random_walk(a, b)
-
-
 def random_walk(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """What remains in a partial sum, or in operands rounded to TF32, when the result itself cancels."""
     return (a.square() @ b.square()).sqrt()
@@ -62,7 +57,6 @@ OP = Op(
     bytes_moved=lambda shape, dtype, options: op_costs.bytes_moved("matmul", shape, dtype.itemsize, options),
     depth=lambda shape: shape[2],
     stability=("wide_range", "cancellation", "tiny"),
-    magnitude=partial_sums,
     roundings=random_walk,
     matmul_like=True,
 )

@@ -68,6 +68,5 @@ OP = Op(
     bytes_moved=lambda shape, dtype, options: op_costs.bytes_moved("rotary_embedding", shape, dtype.itemsize, options),
     depth=lambda shape: 2,
     stability=("cancellation", "large", "tiny"),
-    magnitude=products,
     roundings=products,
 )

@@ -2,7 +2,10 @@
 import type { Io } from '../io.ts'
 import type { OptionName, Options } from '../options.ts'
 
-export type Invocation = { options: Options; io: Io; interrupted: AbortSignal; argument: string | undefined }
+/** Ctrl-C and its kin: `signal` aborts on the first one, once a command has said that it listens. */
+export type Interruption = { signal: AbortSignal; listen: () => void }
+
+export type Invocation = { options: Options; io: Io; interrupted: Interruption; argument: string | undefined }
 
 export type Command = {
   name: string

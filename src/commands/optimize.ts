@@ -17,11 +17,13 @@ import { watchRun } from '../progress.ts'
 import type { CommitSha } from '../schema.ts'
 import { modelName, newSession, resumedSession, type Session } from '../session.ts'
 import type { Clock, Event, Happened, State } from '../types.ts'
+import type { Interruption } from './index.ts'
 
-export async function optimize(options: Options, io: Io, interrupted: AbortSignal): Promise<number> {
+export async function optimize(options: Options, io: Io, { signal: interrupted, listen }: Interruption): Promise<number> {
   const began = performance.now()
   const session = options.resume === undefined ? await newSession(options, io, new Date()) : await resumedSession(options, io)
   if (session === null) return 0
+  listen()
   try {
     const state = await work(session, options, io, interrupted, began)
     return await conclude(session, state, io, interrupted)

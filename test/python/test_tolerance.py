@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,15 @@ def test_an_eager_that_overflows_is_no_yardstick() -> None:
     assert given.eager_error is None
     assert given.judge(op.eager(x)).ok
     assert not given.judge(broken).ok
+
+
+def test_an_infinite_output_gives_its_neighbours_no_infinite_allowance() -> None:
+    op = replace(OPS["reduce"], magnitude=lambda x, dim=-1: x.abs().sum().expand(x.shape[0]))
+    x = torch.ones(3, 4, dtype=torch.float64)
+    x[1, 2] = INF
+    given = allowed(op, Case((3, 4)), (x,), op.reference(x), None, torch.float32)
+    assert given.judge(torch.tensor([4.0, INF, 4.0])).ok
+    assert not given.judge(torch.tensor([4.0, INF, 4.1])).ok
 
 
 def test_an_empty_output_is_right() -> None:

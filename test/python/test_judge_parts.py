@@ -1,0 +1,181 @@
+"""The judge's parts by themselves: what the text scan refuses, what shared memory shows, which calls are made."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import arena  # noqa: E402
+import op_table  # noqa: E402
+import roofline  # noqa: E402
+import trials  # noqa: E402
+import windows  # noqa: E402
+import wire  # noqa: E402
+from source_scan import scan  # noqa: E402
+
+KERNEL = b"\ndef kernel_fn(x):\n    return x\n"
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("import torch\nimport triton\nimport triton.language as tl\n", ""),
+        ("import ctypes\nlib = ctypes.CDLL('kernel.so')\n", ""),
+        ("import torch\ntorch.backends.cuda.matmul.allow_tf32 = True\n", ""),
+        ("import subprocess\n", ""),
+        ("import ctypes\nctypes.CDLL(None)\n", "the process itself"),
+        ("import ctypes as c\nc.pythonapi.Py_Exit(0)\n", "interpreter"),
+        ("from sys import _getframe\n", "frames"),
+        ("import torch as t\nt.cuda.synchronize = None\n", "patching torch"),
+        ("import time\ndel time.perf_counter\n", "patching time"),
+        ("import os\nos.kill(1, 9)\n", "signals"),
+        ("import socket\n", "connections"),
+    ],
+)
+def test_the_text_scan_refuses_the_plainly_hostile_and_nothing_else(text: str, refused: str) -> None:
+    found = scan(text.encode() + KERNEL)
+    assert (refused in found.refused) if refused else found.refused == ""
+
+
+def test_the_text_scan_flags_what_deserves_a_closer_look() -> None:
+    assert any("threading" in flag for flag in scan(b"import threading\n" + KERNEL).flags)
+    assert any("eval" in flag for flag in scan(b"eval('1')\n" + KERNEL).flags)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (lambda b, _: b["offset"] + 3, "wrote into x"),
+        (lambda b, _: b["offset"] - 5, "before x"),
+        (lambda b, _: b["offset"] + 4 * 6 + 2, "past the end of x"),
+        (lambda _, s: s["offset"] + 4 * 6 + 1, "past the end of the output"),
+        (lambda _, s: s["offset"] + 1, ""),
+    ],
+)
+def test_shared_memory_shows_every_byte_written_outside_the_output(where, words: str) -> None:
+    block = arena.Arena(CPU, 1 << 20)
+    placed, slot = block.place("x", torch.arange(6.0).view(2, 3)), block.slot("the output", [2, 3], torch.float32)
+    block.seal()
+    assert arena.view(block.flat, slot).isnan().all()
+    block.flat[where(placed, slot)] ^= 0x10
+    assert (words in block.damage([slot])) if words else block.damage([slot]) == ""
+    block.close()
+
+
+def test_the_candidate_sees_the_same_tensor_and_cannot_shrink_the_block() -> None:
+    import os
+
+    block = arena.Arena(CPU, 1 << 20)
+    assert block.fd is not None
+    strided = torch.randn(4, 6).t()
+    buffer = block.place("x", strided, [1, 6])
+    theirs = arena.attach(os.dup(block.fd), block.size, None)
+    assert torch.equal(arena.view(theirs, buffer), strided) and arena.view(theirs, buffer).stride() == (1, 6)
+    with pytest.raises(OSError):
+        os.ftruncate(block.fd, 4096)
+
+
+def test_a_message_too_long_or_too_slow_is_refused_unread() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall((wire.MAX_BYTES + 1).to_bytes(4, "big"))
+    with pytest.raises(wire.BadMessage):
+        wire.recv(ours, 1)
+    theirs.sendall(b"\0\0\0\x05{")
+    with pytest.raises(wire.TimedOut):
+        wire.recv(ours, 0.05)
+    theirs.close()
+    with pytest.raises(wire.Closed):
+        wire.recv(ours, 1)
+
+
+def test_every_timed_call_sees_inputs_of_its_own_that_the_judge_can_reconstruct() -> None:
+    op = op_table.load_ops()["rmsnorm"]
+    case = trials.whole(op, (32, 128))
+    block, (timed,) = windows.prepare(op, [(case, 1.0)], "fp32", CPU, 1 << 20, random.Random(1))
+    offsets, kept, probes = arena.schedule("secret", 50, timed.starts, windows.KEEP, windows.PROBES, timed.numel)
+    assert arena.schedule("secret", 50, timed.starts, 3, 8, timed.numel) == (offsets, kept, probes)
+    assert len(set(offsets)) == 50 and kept[-1] == 49 and all(0 <= p < timed.numel for p in probes)
+    assert block.pristine is not None
+    for row in offsets[:5]:
+        x, weight = windows.window(timed, block.pristine, row)
+        assert x is not None and weight is not None
+        assert x.shape == (32, 128) and weight.shape == (128,)
+        assert x.isfinite().all() and x.abs().sum() > 0
+    block.close()
+
+
+def test_the_content_of_timed_inputs_never_comes_again_even_at_a_tiny_shape() -> None:
+    op = op_table.load_ops()["cross_entropy"]
+    case = trials.whole(op, (8, 256))
+    block, (timed,) = windows.prepare(op, [(case, 1.0)], "fp16", CPU, 1 << 18, random.Random(1))
+    assert block.pristine is not None
+    seen = set()
+    rows = {(at, 0) for at in range(timed.starts[0])}
+    for row in rows:
+        logits, targets = windows.window(timed, block.pristine, row)
+        assert logits is not None and targets is not None
+        assert logits.isfinite().all() and 0 <= int(targets.min()) <= int(targets.max()) < 256
+        seen.add(logits.numpy().tobytes())
+    assert len(seen) == len(rows) > 100
+    block.close()
+
+
+@pytest.mark.parametrize("name", sorted(op_table.load_ops()))
+def test_an_exam_covers_all_dtypes_every_kind_of_input_odd_strides_and_sizes_nobody_was_told(name: str) -> None:
+    op = op_table.load_ops()[name]
+    plan = trials.Plan(op, "fp32", [], False, random.Random(3))
+    shapes, edges = plan.shapes(), plan.edges()
+    assert {t.dtype for t in shapes} == {torch.float16, torch.bfloat16, torch.float32}
+    assert {t.kind for t in plan.stability()} == set(op.stability)
+    assert set(trials.LAYOUTS) <= {t.layout for t in edges}
+    told = {*op.cpu_shapes, *op.cpu_edges}
+    assert any(t.case.shape not in told and not t.empty for t in edges)
+    for variant in op.variants:
+        assert any(all(t.case.options[k] == v for k, v in variant.items()) for t in shapes)
+    generator = torch.Generator().manual_seed(0)
+    unknown = [t for t in edges if t.case.shape not in told and not t.empty]
+    for trial in unknown:
+        inputs = op.make_inputs(trial.case.shape, trial.dtype, generator, trial.kind)
+        assert op.eager(*inputs, **trial.case.options).isfinite().all()
+
+
+def test_a_models_shapes_come_first_and_its_heaviest_is_the_primary() -> None:
+    op = op_table.load_ops()["matmul"]
+    told = [{"shape": [8, 16, 32], "weight": 0.2}, {"shape": [16, 16, 32], "weight": 0.8}]
+    plan = trials.Plan(op, "bf16", told, False, random.Random(0))
+    assert plan.primary.shape == (16, 16, 32)
+    assert [t.case.shape for t in plan.shapes()[:2]] == [(8, 16, 32), (16, 16, 32)]
+    assert plan.quick()[0].dtype == torch.bfloat16
+
+
+def test_the_roofline_takes_the_tighter_bound_and_weighs_the_shapes() -> None:
+    op = op_table.load_ops()["matmul"]
+    peaks = {"gbps": 100.0, "tflops": {"fp32": 1.0}}
+    big = roofline.limit(op, trials.whole(op, (1000, 1000, 1000)), "fp32", peaks)
+    thin = roofline.limit(op, trials.whole(op, (1, 1000, 1000)), "fp32", peaks)
+    assert (big[0], thin[0]) == ("compute", "memory")
+    assert big[3] == pytest.approx(2000.0)
+    assert roofline.weighted([big, thin], [0.75, 0.25])["limit_us"] == pytest.approx(0.75 * big[3] + 0.25 * thin[3])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "dense"),
+    [
+        ([4, 5], [5, 1], True),
+        ([4, 5], [1, 4], True),
+        ([4, 5], [0, 1], False),
+        ([4, 5], [6, 1], False),
+        ([1, 5], [9, 1], True),
+    ],
+)
+def test_dense_means_every_element_its_own_place_and_no_gaps(shape: list[int], strides: list[int], dense: bool) -> None:
+    assert arena.is_dense(shape, strides) is dense
