@@ -10,7 +10,7 @@ import type { RunFolder } from './run-folder.ts'
 import type { ModelSpec, Profile, Verification } from './schema.ts'
 import type { State, TargetState } from './types.ts'
 
-const SCOUT_ROUNDS = 3 // pairs per kernel when it must be found out which one slows the model
+const SCOUT_ROUNDS = 5 // pairs per kernel when it must be found out which one slows the model
 const FINAL_ROUNDS = 7
 
 type Verify = (only: string[] | null, rounds: number, full: boolean) => Promise<Verification>
@@ -69,8 +69,12 @@ function admissible(targets: TargetState[], profile: Profile): { worthy: string[
       (row) => row.op === target.op && row.dtype === target.dtype && target.shapes.some((s) => String(s.shape) === String(row.shape)),
     )
     const today = rows.reduce((sum, row) => sum + row.time_us, 0) / rows.reduce((sum, row) => sum + row.calls, 0)
-    if (latency.us < today) worthy.push(target.name)
-    else leftOut.push({ kernel: target.name, why: `${latency.us.toFixed(1)} us a call, the model does it in ${today.toFixed(1)} us today` })
+    if (latency.us < Math.min(today, baselines.eager.us)) worthy.push(target.name)
+    else
+      leftOut.push({
+        kernel: target.name,
+        why: `${latency.us.toFixed(1)} us a call; the model does it in ${today.toFixed(1)} us today, plain PyTorch in ${baselines.eager.us.toFixed(1)} us`,
+      })
   }
   return { worthy, leftOut }
 }
@@ -89,9 +93,9 @@ async function findHarmful(
   for (const kernel of kernels.filter((name) => !unused.some((k) => k.kernel === name))) {
     say(`trying ${kernel} alone ...`)
     const alone = await verify([kernel], SCOUT_ROUNDS, false)
-    const point = modelSpeedup(alone)?.point ?? 0
+    const effect = modelSpeedup(alone)
     if (alone.verdict !== 'pass') harmful.push({ kernel, why: alone.detail })
-    else if (point <= 1) harmful.push({ kernel, why: `alone it makes the model ${point.toFixed(3)}x` })
+    else if (effect && effect.high < 1) harmful.push({ kernel, why: `alone it makes the model ${effect.point.toFixed(3)}x` })
   }
   return harmful
 }

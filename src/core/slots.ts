@@ -74,9 +74,10 @@ function chooseKernel(state: State): State {
 function startJudging(state: State, at: number, wall: string): Step {
   const { run, proposing, judging } = state
   if (judging.phase !== 'idle') return { state, effects: [] }
-  const current = run.current === null ? null : targetOf(run, run.current)
-  if (current && current.baselines === null && current.left === null) {
-    const { target, startCommit } = current
+  // All of them before the first verdict: a kernel that is never reached may still be faster than what the model has.
+  const unmeasured = run.order.map((name) => targetOf(run, name)).find((t) => t.baselines === null && t.left === null)
+  if (unmeasured) {
+    const { target, startCommit } = unmeasured
     return {
       state: { ...state, judging: { phase: 'baselining', target: target.name } },
       effects: [{ type: 'baseline', target, commit: startCommit }],

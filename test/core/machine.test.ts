@@ -27,10 +27,10 @@ class Play {
     this.effects.push(...next.effects)
     return next.effects
   }
-  /** Starts, measures the baselines of the first kernel; an agent has been asked when this returns. */
+  /** Starts and measures the baselines of every kernel; an agent has been asked when this returns. */
   begin(): Effect[] {
     this.happen({ type: 'started', rules: this.state.run.rules })
-    return this.baselined('rmsnorm')
+    return this.state.run.order.flatMap((name) => this.baselined(name))
   }
   baselined(target: string): Effect[] {
     return this.happen({ type: 'baselined', target, check: check(), timing: timing([]), baselines, detail: '' })
@@ -139,7 +139,7 @@ describe('a run', () => {
       play.happen({ type: 'settled', number, tip: sha(1) })
     }
     expect(play.state.run.targets.rmsnorm?.left).toBe('plateau')
-    expect(play.effects.at(-1)).toMatchObject({ type: 'baseline', target: { name: 'softmax' } })
+    expect(play.state.run.current).toBe('softmax')
   })
 
   it('throws a free idea away when the incumbent it was written against is gone, and judges a paid one all the same', () => {
@@ -223,7 +223,6 @@ describe('a run', () => {
     play.answer('a')
     play.judge(1, 110)
     play.happen({ type: 'settled', number: 1, tip: sha(1) })
-    play.baselined('softmax')
     play.answer('b', 'softmax')
     play.judge(2, 110)
     play.happen({ type: 'settled', number: 2, tip: sha(1) })

@@ -55,7 +55,7 @@ describe('optimize --model llama.py --max-experiments 12', () => {
 
   it('proves the whole model: correct, every kernel really used', () => {
     const ending = JSON.parse(readFileSync(join(world.folder, '.autokernel/runs/night/ending.json'), 'utf8'))
-    expect(ending.admitted.length).toBeGreaterThan(0)
+    expect(ending.admitted).toContain('rotary_embedding') // one fused pass in place of seven
     expect(ending.verification).toMatchObject({ verdict: 'pass' })
     for (const kernel of ending.verification.kernels) expect(kernel).toMatchObject({ used: true })
     expect(readFileSync(join(world.folder, '.autokernel/runs/night/REPORT.md'), 'utf8').split('\n')[0]).toMatch(
