@@ -2,6 +2,7 @@
 
 import { latency } from './core/judge.ts'
 import { normalizedHash } from './core/source-hash.ts'
+import { Declined } from './effects/judge.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
 import type { Agent, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
 
@@ -102,7 +103,8 @@ async function baseline(world: World, target: Target, commit: CommitSha, signal:
   const nothing = { type: 'baselined', target: target.name, check, timing: null, baselines: null } as const
   if (check.verdict !== 'pass') return { ...nothing, detail: `${check.verdict}: ${check.detail}` }
   const start = await fileSide(fileOf, 'start', commit, target)
-  const timing = await timeWhatRuns(evaluator, target, [start], ['eager', 'vendor', 'compile'], BASELINE_ROUNDS, signal)
+  const timing = await timeWhatRuns(evaluator, target, [start], ['eager', 'vendor', 'compile'], BASELINE_ROUNDS, signal).catch(declined)
+  if (typeof timing === 'string') return { ...nothing, detail: timing }
   const busy = timing.rounds.every((r) => r.disturbed !== null)
   // A keep pairs everything anew, so a coarse baseline is better than a kernel that is never tried.
   const rounds = busy ? timing.rounds.map((r) => ({ ...r, disturbed: null })) : timing.rounds
@@ -120,6 +122,12 @@ async function baseline(world: World, target: Target, commit: CommitSha, signal:
     roofline: { ...timing.roofline, limit_us: limit },
   }
   return { type: 'baselined', target: target.name, check, timing, baselines, detail: '' }
+}
+
+/** What the judge cannot do here costs the run one kernel, not the night. */
+function declined(error: unknown): string {
+  if (error instanceof Declined) return error.message
+  throw error
 }
 
 /**

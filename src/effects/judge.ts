@@ -119,8 +119,8 @@ export class Judge implements Evaluator {
   }
 }
 
-/** The judge works, but says that it cannot do this. */
-class Declined extends ToolError {}
+/** The judge works, but says that it cannot do this: a reference that does not fit into memory, say. */
+export class Declined extends ToolError {}
 
 /** Rejects when the deadline passes or the caller aborts. */
 class Cut {
