@@ -21,7 +21,6 @@ describe('bad input is one clear line and the right exit code', () => {
     ['a flag given twice', ['optimize', '--model', 'a.py', '--model', 'b.py'], /--model is given 2 times/],
     ['an unknown flag', ['optimize', '--modle', 'a.py'], /modle/],
     ['an unknown command', ['optimise'], /optimise/],
-    ['an agent nobody knows', ['optimize', '--model', 'llama.py', '--agent', 'oracle', '--dry-run'], /--agent: expected .*got 'oracle'/],
     ['an experiment that is none', ['show', 'x'], /expected a run|number of an experiment/],
     ['a kernel file that is not there', ['bench', 'kernel.py'], /expected a file, found nothing/],
   ])('%s', async (_, args, message) => {
@@ -47,16 +46,14 @@ describe('bad input is one clear line and the right exit code', () => {
     outside.remove()
   })
 
-  it('a folder that cannot be written to', async () => {
+  // root may write anywhere, so there the refusal cannot be seen
+  it.runIf(process.getuid?.() !== 0)('a folder that cannot be written to', async () => {
     const closed = join(world.folder, 'closed')
     mkdirSync(closed, { mode: 0o555 })
     const { code, stderr } = await world.autokernel('optimize', '-C', closed, '--model', 'custom.py')
     chmodSync(closed, 0o755)
-    // root may write anywhere, so there the run simply begins
-    if (process.getuid?.() !== 0) {
-      expect(stderr).toMatch(/expected to write to/)
-      expect(code).toBe(3)
-    }
+    expect(stderr).toMatch(/expected to write to/)
+    expect(code).toBe(3)
   })
 
   it('a GPU asked for where there is none', async () => {
