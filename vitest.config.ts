@@ -5,7 +5,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // Whole runs take minutes each and time kernels, so they run alone: npm run test:e2e.
     exclude: process.env.AUTOKERNEL_E2E ? [] : ['test/e2e/optimize.test.ts', 'test/e2e/other-models.test.ts'],
-    testTimeout: 120_000,
+    testTimeout: 30_000,
     // Two at a time: several of these start Python and git, and CI machines have two cores.
     maxWorkers: 2,
   },

@@ -27,6 +27,14 @@ export type Chosen = {
 /** Why no more money may be spent, or null while it may. */
 export type Spent = () => string | null
 
+/** Refuses a name that no agent has, before anything slow begins. */
+export function checkAgents(list: string | undefined): void {
+  const unknown = list?.split(',').find((name) => !/^(search|anthropic|openai|command|inbox|replay:.+)$/.test(name.trim()))
+  if (unknown !== undefined) {
+    throw new UsageError(`--agent: expected search, anthropic, openai, command, inbox or replay:RUN, got '${unknown.trim()}'`)
+  }
+}
+
 export async function chooseAgent(options: Options, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
   const list = options.agent ?? (io.env.ANTHROPIC_API_KEY ? 'anthropic' : 'search')
   if (options.agent === undefined) {
@@ -72,7 +80,7 @@ async function one(name: string, options: Options, io: Io, folder: RunFolder, sp
   if (name === 'inbox') return inbox(folder, options)
   const replayed = /^replay:(.+)$/.exec(name)?.[1]
   if (replayed) return plain(replayAgent(await recordedProposals(io, replayed)))
-  throw new UsageError(`--agent: expected search, anthropic, openai, command, inbox or replay:RUN, got '${name}'`)
+  throw new Error(`checkAgents let '${name}' pass`)
 }
 
 async function inbox(folder: RunFolder, options: Options): Promise<Chosen> {

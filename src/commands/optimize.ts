@@ -1,7 +1,7 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
 import { existsSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { chooseAgent } from '../choose-agent.ts'
+import { checkAgents, chooseAgent } from '../choose-agent.ts'
 import { headline } from '../core/report.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { watchTexts } from '../effects/watch.ts'
@@ -21,6 +21,7 @@ import type { Interruption } from './index.ts'
 
 export async function optimize(options: Options, io: Io, { signal: interrupted, listen }: Interruption): Promise<number> {
   const began = performance.now()
+  checkAgents(options.agent)
   const session = options.resume === undefined ? await newSession(options, io, new Date()) : await resumedSession(options, io)
   if (session === null) return 0
   listen()

@@ -21,6 +21,7 @@ describe('bad input is one clear line and the right exit code', () => {
     ['a flag given twice', ['optimize', '--model', 'a.py', '--model', 'b.py'], /--model is given 2 times/],
     ['an unknown flag', ['optimize', '--modle', 'a.py'], /modle/],
     ['an unknown command', ['optimise'], /optimise/],
+    ['an agent nobody knows', ['optimize', '--model', 'llama.py', '--agent', 'oracle', '--dry-run'], /--agent: expected .*got 'oracle'/],
     ['an experiment that is none', ['show', 'x'], /expected a run|number of an experiment/],
     ['a kernel file that is not there', ['bench', 'kernel.py'], /expected a file, found nothing/],
   ])('%s', async (_, args, message) => {
