@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { ToolError } from '../errors.ts'
 import { Check, type DeviceKind, Hello, JudgeReply, type ModelSpec, type Side, type Target, Timing, Verification } from '../schema.ts'
 import type { Evaluator } from '../types.ts'
-import { Served } from './served.ts'
+import { Killed, Served } from './served.ts'
 
 type Question = 'hello' | 'check' | 'time' | 'verify'
 
@@ -70,7 +70,9 @@ export class Judge implements Evaluator {
 
   /** Questions queue: two measurements at once would disturb each other. */
   private ask<T>(type: Question, body: object, schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
-    const answer = this.turn.then(() => this.askNow(type, body, schema, signal))
+    const once = (): Promise<T> => this.askNow(type, body, schema, signal)
+    // Something killed it (the kernel's OOM killer, a person) and it said nothing: asked again, a fresh one usually answers.
+    const answer = this.turn.then(once).catch((error) => (error instanceof Killed ? once() : Promise.reject(error)))
     this.turn = answer.catch(() => {}) // the caller hears of it
     return answer
   }

@@ -9,6 +9,9 @@ import { hasEnded, killAtExit, killTree } from './process-tree.ts'
 const MAX_LINE = 64 * 2 ** 20
 const LAST_WORDS = 4096
 
+/** Ended by a signal that was not ours. */
+export class Killed extends ToolError {}
+
 export class Served {
   /** Settles when the program has ended, with the reason as an error that names the log. */
   readonly ended: Promise<Error>
@@ -17,6 +20,7 @@ export class Served {
   private readonly logStart: number
   private listener: ((line: string) => void) | null = null
   private flooded = false
+  private stopped = false // by us
 
   constructor(command: string, args: string[], log: string) {
     this.log = log
@@ -80,6 +84,7 @@ export class Served {
   }
 
   kill(): void {
+    this.stopped = true
     if (this.child.pid !== undefined && this.alive) killTree(this.child.pid)
   }
 
@@ -97,7 +102,8 @@ export class Served {
     if (code === 2 && last) return new UsageError(last)
     if (code === 3 && last) return new EnvironmentError(last)
     const how = this.flooded ? `sent a line of more than ${MAX_LINE} bytes` : `ended (${signal ?? `exit code ${code}`})`
-    return new ToolError([`${this.child.spawnfile} ${how}; log: ${this.log}`, ...words].join('\n'))
+    const Kind = signal !== null && !this.stopped ? Killed : ToolError
+    return new Kind([`${this.child.spawnfile} ${how}; log: ${this.log}`, ...words].join('\n'))
   }
 
   private lastWords(): string[] {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,12 @@ def answer(request: dict) -> object:
             ["sleep", "1000"], start_new_session=True
         )  # a child outside the process group, as a compiler may be
         time.sleep(1000)
+    if path.startswith("killed "):  # by something else, the first N times
+        _, times, tries = path.split()
+        if not os.path.exists(tries) or os.path.getsize(tries) < int(times):
+            with open(tries, "a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
     if path == "die":
         print("RuntimeError: device lost", file=sys.stderr, flush=True)
         os._exit(1)

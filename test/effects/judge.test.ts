@@ -129,9 +129,17 @@ describe('the judge behind its pipe', () => {
     const { judge: to } = judge()
     const pid = await answeringPid(to)
     process.kill(pid, 'SIGKILL')
-    await vi.waitUntil(() => !runs(pid), { timeout: 2000 })
-    await new Promise((resolve) => setImmediate(resolve))
     expect(await answeringPid(to)).not.toBe(pid)
+  })
+
+  it('is asked once more when something killed it over a question, and not a third time', async () => {
+    const { judge: to } = judge()
+    const tries = join(tempFolder(), 'tries')
+    expect((await check(to, `killed 1 ${tries}`)).verdict).toBe('pass')
+    expect(readFileSync(tries, 'utf8')).toBe('x')
+    expect(String(await failure(check(to, `killed 9 ${tries}`)))).toMatch(/ended \(SIGKILL\)/)
+    expect(readFileSync(tries, 'utf8')).toBe('xxx')
+    expect((await to.hello()).protocol).toBe(1)
   })
 
   it('cannot be started without its Python: one line', async () => {
