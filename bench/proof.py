@@ -36,6 +36,7 @@ class Claim:
     side: str
     timed: TimedCase
     offsets: tuple[int, ...]
+    shifts: tuple[int | None, ...]  # how its pools lay then
     out: torch.Tensor  # the whole output, or with `places` only the elements there
     places: list[int] | None = None
 
@@ -50,7 +51,7 @@ def collect(
     if _hex(torch.cat([out.reshape(-1)[index] for out in outs])) != receipt:
         raise Unproven(UNFINISHED)
     pick = rng.randrange(len(kept))
-    return Claim(side, timed, offsets[kept[pick]], outs[pick])
+    return Claim(side, timed, offsets[kept[pick]], tuple(timed.shifts), outs[pick])
 
 
 def spot(side: str, timed: TimedCase, order: dict[str, Any], receipt: str, dtype: str, rng: random.Random) -> Claim:
@@ -61,13 +62,13 @@ def spot(side: str, timed: TimedCase, order: dict[str, Any], receipt: str, dtype
     except (ValueError, RuntimeError) as error:
         raise Unproven(f"an audit's answer holds no element of every output: {error}") from error
     pick = rng.randrange(len(offsets))
-    return Claim(side, timed, offsets[pick], found[pick].clone(), probes)
+    return Claim(side, timed, offsets[pick], tuple(timed.shifts), found[pick].clone(), probes)
 
 
 def examine(claim: Claim, op: Op, dtype: str, block: Arena, allow_tf32: bool) -> str:
     """'' or what is wrong with it, against the reference on the judge's own copy of the inputs."""
     assert block.pristine is not None
-    inputs = windows.window(claim.timed, block.pristine, claim.offsets)
+    inputs = windows.window(claim.timed, block.pristine, claim.offsets, claim.shifts)
     eager = op.eager(*inputs, **claim.timed.case.options)
     limit = limits_for(op, claim.timed.case, inputs, eager, DTYPES[dtype], allow_tf32)
     if claim.places is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import disturbance
+import torch
 import workers
 from clock import TimingFailed
 from correctness import Limits
@@ -16,6 +17,9 @@ from worker import Worker, WorkerFailed
 
 EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}
 READY_AT_ONCE = 4  # rounds whose processes are made ready side by side on a GPU
+CONTEXT_BYTES = 1 << 30  # device memory that a process takes before its first tensor
+OUTPUTS = 8  # of a side's largest call that it may hold at once: kept ones, intermediates of plain PyTorch, a graph's
+JUDGE_SHARE = 0.5  # of the free memory, left for the double-precision reference
 
 Lot = dict[str, Worker]  # one process per side: what a round needs
 
@@ -36,9 +40,15 @@ class Rounds:
     def run(self) -> None:
         left = int(self.request["rounds"])
         while left > 0:
-            together = min(left, READY_AT_ONCE) if self.gpu else 1
+            together = min(left, self._at_once()) if self.gpu else 1
             self._some(together, first=not self.done)
             left -= together
+
+    def _at_once(self) -> int:
+        """Rounds whose processes fit into the device's memory together: at least one, which may then run out of it."""
+        free, _ = torch.cuda.mem_get_info()
+        a_process = CONTEXT_BYTES + OUTPUTS * max(timed.bytes_a_call for timed in self.watch.cases)
+        return max(1, min(READY_AT_ONCE, int((1 - JUDGE_SHARE) * free) // (len(self.sides) * a_process)))
 
     def _some(self, count: int, first: bool) -> None:
         lots: list[Lot] = [{} for _ in range(count)]

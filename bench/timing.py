@@ -35,7 +35,7 @@ class Stopwatch:
     ) -> None:
         self.op, self.dtype, self.arena, self.cases, self.limits = op, dtype, block, cases, limits
         self.allow_tf32, self.gpu = allow_tf32, block.device.type == "cuda"
-        self.clock = Clock(self.gpu, limits)
+        self.clock = Clock(block, cases, limits)
         self.rng = random.SystemRandom()
 
     def warm_up(self) -> list[dict[str, Any]]:
@@ -86,10 +86,11 @@ class Stopwatch:
         The judge's clock counts, which is never too short. A GPU's event clock leaves out the message's way, and counts
         instead where all batches agree with the judge's.
         """
-        self.clock.lead_in(side, worker, timed, share)
+        recorded = self.clock.record(side, worker, timed, timed.count)
+        self.clock.lead_in(side, worker, timed, recorded, share)
         checked, batches = self.rng.randrange(BATCHES), list[Batch]()
         for at in range(BATCHES):
-            batches.append(self.clock.once(side, worker, timed, timed.count))
+            batches.append(self.clock.once(side, worker, timed, recorded or self.clock.order(timed, timed.count)))
             last = batches[-1].wall > LONG_S or at == BATCHES - 1
             if at == checked or (last and len(batches) <= checked):
                 self._collect(side, worker, timed, batches[-1], claims)
@@ -122,11 +123,11 @@ class Stopwatch:
         """Every call leaves elements behind, of which some are checked, and costs little more than the usual one."""
         count = min(timed.count, AUDIT_CALLS)
         for _ in range(AUDITS):
-            batch = self.clock.once(side, worker, timed, count, audit=True)
+            batch = self.clock.fresh(side, worker, timed, count, audit=True)
             if batch.wall / count <= AUDIT_MULTIPLE * usual_s + AUDIT_S:
                 break
             # the machine may have become slower meanwhile: what is usual is asked again, right after
-            usual_s = max(usual_s, self.clock.once(side, worker, timed, timed.count).wall / timed.count)
+            usual_s = max(usual_s, self.clock.fresh(side, worker, timed, timed.count).wall / timed.count)
         else:
             detail = (
                 f"{self.op.name} {list(timed.case.shape)}: {1e6 * usual_s:.1f} us a call where a few outputs are kept, "
@@ -161,7 +162,7 @@ class Stopwatch:
             self.arena.flat[: len(pristine)].copy_(pristine)
             self._wake(side, worker)
             for timed in self.cases:
-                self.clock.once(side, worker, timed, timed.count)
+                self.clock.fresh(side, worker, timed, timed.count)
             self._rest(side, worker)
             found = self.arena.damage(slots)
             if found:

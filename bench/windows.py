@@ -35,7 +35,9 @@ class TimedCase:
     order: dict[str, Any]  # what the candidate is told: pools, outputs, options
     pools: list[Buffer | None]
     starts: list[int]
+    shifts: list[int | None]  # by how much each pool's data is rolled since it was filled
     numel: int
+    bytes_a_call: int  # inputs and output
     count: int = 1
     overhead_s: float = 0.0  # what a batch of `count` calls costs the clock when the calls cost nothing
     audit_overhead_s: float = 0.0  # the same for an audit
@@ -88,7 +90,9 @@ def lay_out(
     outputs = [block.slot(f"output {at}", out.shape, out.dtype) for at in range(KEEP)]
     order = {"do": "plan", "name": name, "inputs": told, "outputs": outputs, "options": dict(case.options)}
     order |= {"keep": KEEP, "probes": PROBES, "numel": out.numel()}
-    return TimedCase(name, case, weight, order, pools, starts, out.numel())
+    used = sum(t.numel() * t.itemsize for t in (*inputs, out) if t is not None)
+    shifts = [None if pool is None else 0 for pool in pools]
+    return TimedCase(name, case, weight, order, pools, starts, shifts, out.numel(), used)
 
 
 def _fill(pool: torch.Tensor, data: torch.Tensor) -> None:
@@ -107,15 +111,35 @@ def _fill(pool: torch.Tensor, data: torch.Tensor) -> None:
     pool.copy_(made.reshape(-1)[: pool.numel()])
 
 
-def window(timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...]) -> list[torch.Tensor | None]:
-    """The inputs of one call, from the judge's own copy of the pools."""
+def refresh(timed: TimedCase, block: Arena, rng: random.Random) -> None:
+    """Other data at the same addresses: whoever recorded calls before knows nothing of what they will read.
+
+    Each pool is rolled by an amount of its own, in the arena and in the judge's copy. A few ms for 2 GiB on a GPU.
+    """
+    assert block.pristine is not None
+    for at, pool in enumerate(timed.pools):
+        if pool is not None:
+            ours = arena.view(block.pristine, pool)
+            shift = rng.randrange(ours.numel())
+            ours.copy_(torch.roll(ours, shift))
+            arena.view(block.flat, pool).copy_(ours)
+            timed.shifts[at] = (timed.shifts[at] or 0) + shift
+
+
+def window(
+    timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...], shifts: Sequence[int | None]
+) -> list[torch.Tensor | None]:
+    """The inputs of one call, from the judge's own copy of the pools, as they lay when they were rolled by `shifts`."""
     at = iter(offsets)
     found: list[torch.Tensor | None] = []
-    for pool, told in zip(timed.pools, timed.order["inputs"], strict=True):
+    for pool, told, then, now in zip(timed.pools, timed.order["inputs"], shifts, timed.shifts, strict=True):
         if pool is None:
             found.append(None)
         else:
             lying = arena.view(pristine, pool)
+            back = (then or 0) - (now or 0)
+            if back:
+                lying = torch.roll(lying, back)
             base = lying.storage_offset() + next(at) * told["step"]
             found.append(torch.as_strided(lying, told["shape"], told["strides"], base))
     return found

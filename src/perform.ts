@@ -33,6 +33,8 @@ export function performer(world: World): Perform {
       return await perform(world, effect, state, signal)
     } catch (error) {
       if (signal.aborted) return null
+      if (error instanceof Declined && 'experiment' in effect)
+        return { type: 'declined', number: effect.experiment.number, detail: error.message }
       throw error
     }
   }

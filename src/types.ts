@@ -148,6 +148,7 @@ export type Happened =
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
   | { type: 'confirmed'; number: number; timing: Timing | null } // candidate, start and baselines anew, before a keep
+  | { type: 'declined'; number: number; detail: string } // the judge works, but could not judge this
   | { type: 'settled'; number: number; tip: CommitSha }
   | { type: 'woke' } // a wait is over
   | { type: 'deadline' }

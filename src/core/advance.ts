@@ -16,7 +16,11 @@ export function peakShare(target: TargetState): number {
   return target.baselines && target.latency ? target.baselines.roofline.limit_us / target.latency.us : 0
 }
 
+const UNJUDGED_IN_A_ROW = 3
+
 export function leaveReason(target: TargetState, rules: Rules): LeaveReason | null {
+  const last = target.attempts.slice(-UNJUDGED_IN_A_ROW)
+  if (last.length === UNJUDGED_IN_A_ROW && last.every((attempt) => attempt.outcome === 'interrupted')) return 'broken'
   if (target.discardsInARow >= rules.maxDiscards) return 'plateau'
   if (target.spentMs >= rules.kernelMs) return 'time'
   // Someone who comes back to a kernel wants more than was enough the first time.

@@ -51,6 +51,8 @@ function react(state: State, event: Event): Step {
       const { experiment, verdict, check, rounds } = judging
       return settle(state, experiment, verdict, { check, rounds, confirmed: event.timing?.failure ? null : event.timing }, event)
     }
+    case 'declined':
+      return declined(state, event)
     case 'settled':
       return settled(state, event)
     case 'woke':
@@ -172,6 +174,19 @@ function weigh(state: State, event: Event): Step {
     state: { ...state, judging: { phase: 'confirming', experiment, check, rounds, timing, verdict } },
     effects: [{ type: 'confirm', experiment, target, start: startCommit }],
   }
+}
+
+/** Costs the experiment; a kernel that cannot be judged again and again is left. A keep that was only to be measured anew stays one. */
+function declined(state: State, event: On<'declined'>): Step {
+  const { judging } = state
+  if (judging.phase === 'confirming')
+    return settle(state, judging.experiment, judging.verdict, { check: judging.check, rounds: judging.rounds, confirmed: null }, event)
+  if (judging.phase !== 'checking' && judging.phase !== 'timing') return only(state)
+  const measured: Measured =
+    judging.phase === 'timing'
+      ? { check: judging.check, rounds: judging.rounds, confirmed: null }
+      : { check: null, rounds: [], confirmed: null }
+  return settle(state, judging.experiment, failed('interrupted', event.detail), measured, event)
 }
 
 /** The verdict is known: one effect moves git and writes the row, in that order. */

@@ -197,6 +197,25 @@ describe('a run', () => {
     ])
   })
 
+  it('records what the judge declines as interrupted, and leaves a kernel that it declines again and again', () => {
+    const play = new Play(['rmsnorm', 'softmax'])
+    play.begin()
+    for (const number of [1, 2, 3]) {
+      play.answer(`source ${number}`)
+      play.happen({ type: 'committed', number, commit: sha(100 + number) })
+      if (number === 3) play.happen({ type: 'checked', number, check: check() })
+      const [settle] = play.happen({ type: 'declined', number, detail: 'the reference ran out of memory' })
+      expect(settle).toMatchObject({
+        type: 'settle',
+        row: { status: 'interrupted', description: expect.stringContaining('out of memory') },
+      })
+      expect(play.state.run.current).toBe('rmsnorm')
+      play.happen({ type: 'settled', number, tip: sha(1) })
+    }
+    expect(play.state.run.targets.rmsnorm).toMatchObject({ left: 'broken', discardsInARow: 0 })
+    expect(play.state.run.current).toBe('softmax')
+  })
+
   it('cuts off what is under way at the deadline, records no verdict for it, and takes it up again when resumed', () => {
     const play = new Play(['rmsnorm'])
     play.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import sys
@@ -12,6 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
+
 
 import arena  # noqa: E402
 import op_table  # noqa: E402
@@ -106,10 +108,35 @@ def test_every_timed_call_sees_inputs_of_its_own_that_the_judge_can_reconstruct(
     assert len(set(offsets)) == 50 and kept[-1] == 49 and all(0 <= p < timed.numel for p in probes)
     assert block.pristine is not None
     for row in offsets[:5]:
-        x, weight = windows.window(timed, block.pristine, row)
+        x, weight = windows.window(timed, block.pristine, row, timed.shifts)
         assert x is not None and weight is not None
         assert x.shape == (32, 128) and weight.shape == (128,)
         assert x.isfinite().all() and x.abs().sum() > 0
+    block.close()
+
+
+def test_refreshed_data_is_new_at_every_address_and_the_old_can_still_be_reconstructed() -> None:
+    op = op_table.load_ops()["cross_entropy"]
+    case = trials.whole(op, (8, 256))
+    block, (timed,) = windows.prepare(op, [(case, 1.0)], "fp32", CPU, 1 << 20, random.Random(1))
+    assert block.pristine is not None
+    row = tuple(start // 2 for start in timed.starts)
+    moments, data = [], []
+    for at in range(4):
+        if at:
+            windows.refresh(timed, block, random.Random(at))
+        assert block.damage(timed.order["outputs"]) == ""
+        moments.append(tuple(timed.shifts))
+        told = zip(timed.pools, timed.order["inputs"], row, strict=True)
+        seen = [
+            torch.as_strided(lying, t["shape"], t["strides"], lying.storage_offset() + start * t["step"])
+            for lying, t, start in ((arena.view(block.flat, pool), t, start) for pool, t, start in told if pool)
+        ]
+        data.append([tensor.clone() for tensor in seen])
+    assert all(not torch.equal(a, b) for one, two in itertools.pairwise(data) for a, b in zip(one, two, strict=True))
+    for shifts, then in zip(moments, data, strict=True):
+        again = windows.window(timed, block.pristine, row, shifts)
+        assert all(torch.equal(a, b) for a, b in zip(again, then, strict=True) if a is not None)
     block.close()
 
 
@@ -121,7 +148,7 @@ def test_the_content_of_timed_inputs_never_comes_again_even_at_a_tiny_shape() ->
     seen = set()
     rows = {(at, 0) for at in range(timed.starts[0])}
     for row in rows:
-        logits, targets = windows.window(timed, block.pristine, row)
+        logits, targets = windows.window(timed, block.pristine, row, timed.shifts)
         assert logits is not None and targets is not None
         assert logits.isfinite().all() and 0 <= int(targets.min()) <= int(targets.max()) < 256
         seen.add(logits.numpy().tobytes())
