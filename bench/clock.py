@@ -97,9 +97,8 @@ class Clock:
             raise TimingFailed(side, "suspect", f"its own clock says {own!r} seconds")
         return Batch(wall, own, order, str(answer.get("receipt", "")))
 
-    def lead_in(
-        self, side: str, worker: Worker, timed: TimedCase, recorded: Recorded | None, share: float = 1.0
-    ) -> None:
+    def lead_in(self, side: str, worker: Worker, timed: TimedCase, share: float = 1.0) -> None:
+        recorded = self.record(side, worker, timed, timed.count)
         until = time.monotonic() + share * LEAD_IN_S[self.gpu]
         while time.monotonic() < until:
             self.once(side, worker, timed, recorded or self.order(timed, timed.count), renew=False)

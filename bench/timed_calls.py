@@ -18,7 +18,7 @@ from output_contract import problem_with
 perf_counter = time.perf_counter
 as_strided, index_select = torch.as_strided, torch.index_select
 synchronize, Event = torch.cuda.synchronize, torch.cuda.Event
-CUDAGraph, on_stream = torch.cuda.CUDAGraph, torch.cuda.stream
+CUDAGraph, on_stream, empty_cache = torch.cuda.CUDAGraph, torch.cuda.stream, torch.cuda.empty_cache
 
 
 @dataclass
@@ -79,7 +79,10 @@ class TimedCalls:
 
     def record(self, m: dict[str, Any]) -> dict[str, Any]:
         """The same calls, recorded in a graph for `replay`, so that a launch from Python costs the clock nothing."""
-        self.recorded = None  # its memory is free for the next
+        # Where in memory the results lie makes a kernel faster or slower by per cents: every recording gets new places,
+        # so that the median over a few tells of the kernel and not of its luck.
+        self.recorded, self.kept = None, {}
+        empty_cache()
         batch, graph = self._prepare(m), CUDAGraph()
         self._sync()
         try:

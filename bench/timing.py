@@ -86,11 +86,10 @@ class Stopwatch:
         The judge's clock counts, which is never too short. A GPU's event clock leaves out the message's way, and counts
         instead where all batches agree with the judge's.
         """
-        recorded = self.clock.record(side, worker, timed, timed.count)
-        self.clock.lead_in(side, worker, timed, recorded, share)
+        self.clock.lead_in(side, worker, timed, share)
         checked, batches = self.rng.randrange(BATCHES), list[Batch]()
         for at in range(BATCHES):
-            batches.append(self.clock.once(side, worker, timed, recorded or self.clock.order(timed, timed.count)))
+            batches.append(self.clock.fresh(side, worker, timed, timed.count))
             last = batches[-1].wall > LONG_S or at == BATCHES - 1
             if at == checked or (last and len(batches) <= checked):
                 self._collect(side, worker, timed, batches[-1], claims)

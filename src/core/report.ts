@@ -60,7 +60,7 @@ export function headline({ model, admitted, verification }: Ending): string {
 }
 
 function kernelTable(run: Run, { admitted }: Ending): string {
-  const rows = run.order.map((name) => run.targets[name]).filter((t): t is TargetState => t !== undefined && t.visits > 0)
+  const rows = run.order.map((name) => run.targets[name]).filter((t): t is TargetState => t !== undefined && (t.visits > 0 || t.latency !== null))
   if (rows.length === 0) return 'No kernel was reached in the time.'
   const lines = rows.map((t) => {
     const { baselines, latency } = t
@@ -77,7 +77,7 @@ function kernelTable(run: Run, { admitted }: Ending): string {
       percent(peakShare(t)),
       String(t.attempts.length),
       String(t.keeps),
-      admitted.includes(t.target.name) ? 'in the model' : (t.left ?? 'in progress'),
+      admitted.includes(t.target.name) ? 'in the model' : (t.left ?? (t.visits > 0 ? 'in progress' : 'not reached')),
     ]
     return `| ${cells.join(' | ')} |`
   })
