@@ -60,7 +60,9 @@ export function headline({ model, admitted, verification }: Ending): string {
 }
 
 function kernelTable(run: Run, { admitted }: Ending): string {
-  const rows = run.order.map((name) => run.targets[name]).filter((t): t is TargetState => t !== undefined && (t.visits > 0 || t.latency !== null))
+  const rows = run.order
+    .map((name) => run.targets[name])
+    .filter((t): t is TargetState => t !== undefined && (t.visits > 0 || t.latency !== null))
   if (rows.length === 0) return 'No kernel was reached in the time.'
   const lines = rows.map((t) => {
     const { baselines, latency } = t
