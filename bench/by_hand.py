@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any, TextIO
 
+import compiled
 import source_scan
 
 
@@ -61,6 +62,8 @@ def _sides(path: Path, op: str, arguments: argparse.Namespace) -> list[dict[str,
 def _print(check: dict[str, Any], timing: dict[str, Any] | None, out: TextIO) -> None:
     for flag in check["flags"]:
         print(f"flag         {flag}", file=out)
+    for line in compiled.words(check["compiler"]) if check["compiler"] else []:
+        print(f"compiler     {line}", file=out)
     if timing and timing["failure"]:
         print(
             f"timing       {timing['failure']['side']}: {timing['failure']['kind']}: {timing['failure']['detail']}",

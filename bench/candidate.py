@@ -5,16 +5,19 @@ What the harness takes from torch and time is bound before any candidate is impo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import resource
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import arena
+import compiled
 import torch
 import wire
 from output_contract import problem_with
@@ -25,6 +28,10 @@ MESSAGE_CHARS = 4000
 
 class Harness(TimedCalls):
     """Obeys the judge's orders, one by one."""
+
+    def __init__(self, flat: torch.Tensor, folders: Sequence[str] = ()) -> None:
+        super().__init__(flat)
+        self.notes = compiled.Notes(folders)
 
     def load(self, m: dict[str, Any]) -> dict[str, Any]:
         """Builds one side: a kernel.py, a baseline of the operation, or the empty call that calibrates the clock."""
@@ -50,7 +57,8 @@ class Harness(TimedCalls):
         # a freed block full of NaN is what the kernel's own torch.empty is likely to get
         del_me = torch.full(tuple(slot.shape), float("nan"), dtype=slot.dtype, device=slot.device)
         del del_me
-        out = self.fn(*inputs, **m["options"])
+        with self.notes.taking() if m.get("note") else contextlib.nullcontext():
+            out = self.fn(*inputs, **m["options"])
         problem = problem_with(out, slot, self.flat, m.get("any_strides", False))
         if problem:
             return {"problem": problem}
@@ -66,6 +74,9 @@ class Harness(TimedCalls):
         self._sync()
         return {}
 
+    def compiler(self, _m: dict[str, Any]) -> dict[str, Any]:
+        return self.notes.report()
+
     def memory(self, _m: dict[str, Any]) -> dict[str, Any]:
         if self.gpu:
             return {"peak_mb": torch.cuda.max_memory_allocated() / 2**20}
@@ -76,7 +87,7 @@ def serve(control: socket.socket, arena_fd: int, request: dict[str, Any], confin
     """Answers orders until the judge hangs up."""
     flat = arena.attach(arena_fd, request["arena_bytes"], request["arena_handle"])
     sys.path[:0] = request["import_path"]
-    harness: Any = Harness(flat)
+    harness: Any = Harness(flat, request["writable"])
     if request["role"] == "model":
         import model_child
 

@@ -70,8 +70,11 @@ class Examiner:
         self.generator = torch.Generator(arena.device).manual_seed(seed)
         self.allow_tf32, self.progress = allow_tf32, progress or (lambda _stage: None)
         self.verdict = Verdict()
+        self.noted: Case | None = None  # whose launches are worth noting
 
     def run(self, plan: Plan, load: dict[str, Any], quick: bool) -> Verdict:
+        self.noted = plan.primary
+
         def build() -> int:
             began = time.monotonic()
             problem = self.worker.ask(load, self.limits.build).get("problem")
@@ -129,7 +132,7 @@ class Examiner:
         buffers, slot = self._lay_out(trial, exam)
         label = self._label(trial)
         order = {"do": "call", "inputs": buffers, "output": slot, "options": dict(trial.case.options), "keep": keep}
-        order["any_strides"] = trial.layout != "plain"
+        order |= {"any_strides": trial.layout != "plain", "note": trial.case is self.noted}
         try:
             self.worker.tell(order, self.limits.call)
             # computed while the candidate works; without rows there is nothing to be right or wrong but the shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import baselines
+import compiled
 import correctness
 import device_facts
 import disturbance
@@ -26,7 +28,7 @@ from clock import TimingFailed
 from correctness import Examiner, Limits
 from rounds import EMPTY, Rounds, load_order
 from timing import Stopwatch
-from worker import JudgeError, WorkerFailed
+from worker import JudgeError, Worker, WorkerFailed
 from workers import Pool
 
 from op import Op
@@ -78,13 +80,13 @@ class Judge:
         source = workers.sha256(data)
         found = source_scan.scan(data)
         verdict = correctness.Verdict()
-        peak = None
+        facts: dict[str, Any] = {"memory": None, "compiler": None}
         if found.refused:
             verdict.kind, verdict.detail = "invalid", f"build: {found.refused}"
             verdict.stages = [{"name": name, **SKIPPED} for name in correctness.STAGES]
             verdict.stages[0] |= {"status": "fail", "detail": found.refused}
         else:
-            verdict, peak = self._examine(request, data, source, progress)
+            verdict, facts = self._examine(request, data, source, progress)
         if workers.sha256(Path(request["path"]).read_bytes()) != source:
             raise JudgeError(f"{request['path']} changed while it was being judged")
         return {
@@ -98,8 +100,8 @@ class Judge:
             "flags": found.flags,
             "worst_of_tolerance": verdict.worst,
             "max_abs_err": verdict.max_abs_err,
-            "peak_mem_mb": peak,
-            "compiler": None,
+            "peak_mem_mb": facts["memory"],
+            "compiler": facts["compiler"],
             "build_s": round(verdict.build_s, 4),
             "wall_s": round(time.monotonic() - began, 4),
             "source_sha256": source,
@@ -109,7 +111,7 @@ class Judge:
 
     def _examine(
         self, request: dict[str, Any], data: bytes, source: str, progress: Any
-    ) -> tuple[correctness.Verdict, float | None]:
+    ) -> tuple[correctness.Verdict, dict[str, Any]]:
         op = baselines.find_op(request["op"], request.get("op_file"))
         seed = request.get("seed")
         rng = random.Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed)
@@ -123,13 +125,7 @@ class Judge:
                 self._set_tf32(tf32)
                 examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, progress)
                 verdict = examiner.run(plan, load_order(worker, data, tf32), bool(request.get("quick")))
-                peak = None
-                if verdict.kind == "pass":
-                    try:
-                        peak = float(worker.ask({"do": "memory"}, 10)["peak_mb"])
-                    except (WorkerFailed, KeyError, TypeError, ValueError):
-                        peak = None
-                return verdict, peak
+                return verdict, _told(worker, passed=verdict.kind == "pass")
         finally:
             self._release(block)
 
@@ -185,3 +181,13 @@ class Judge:
 
     def _set_tf32(self, allowed: bool) -> None:
         torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def _told(worker: Worker, passed: bool) -> dict[str, Any]:
+    """What a candidate that passed says of itself: for the report, and for no decision."""
+    answers: dict[str, Any] = {"memory": {}, "compiler": {}}
+    for order in answers if passed else ():
+        with contextlib.suppress(WorkerFailed):
+            answers[order] = worker.ask({"do": order}, 15)
+    peak = answers["memory"].get("peak_mb")
+    return {"memory": peak if isinstance(peak, float) else None, "compiler": compiled.accept(answers["compiler"])}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,8 +21,10 @@ Grid = int | tuple[int, ...]
 DEFAULT_SHARED = 48 * 1024  # more must be asked for
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 ATTRIBUTES = {"max_threads": 0, "shared": 1, "spilled": 3, "registers": 4}  # CU_FUNC_ATTRIBUTE_*, HIP's too
+OF_MODULE = ("LaunchKernel", "OccupancyMaxActiveBlocksPerMultiprocessor")  # HIP names these hipModule...
 
-launched: dict[tuple[str, int], Kernel] = {}  # what ran in this process, for whoever reports on registers and spills
+# What ran in this process, with threads and dynamic shared bytes of its last launch, for whoever reports on registers.
+launched: dict[tuple[str, int], tuple[Kernel, int, int]] = {}
 
 
 class Device(NamedTuple):
@@ -109,7 +112,7 @@ class Kernel:
                 self._allowed[context] = shared_bytes
         queue = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream if stream is None else stream)
         _call("LaunchKernel", function, *three(grid), *three(block), shared_bytes, queue, pointers, None)
-        launched[self.name, id(self)] = self
+        launched[self.name, id(self)] = (self, math.prod(three(block)), shared_bytes)
         del values  # the driver has copied the arguments
 
     def function(self) -> ctypes.c_void_p:
@@ -127,6 +130,15 @@ def attributes(kernel: Kernel) -> dict[str, int]:
         _call("FuncGetAttribute", ctypes.byref(value), number, kernel.function())
         found[name] = value.value
     return found
+
+
+def occupancy(function: int | None, threads: int, shared_bytes: int) -> float:
+    """Share of a multiprocessor's threads that blocks of this function fill, from the handle that the driver gave."""
+    blocks = ctypes.c_int()
+    arguments = (ctypes.c_void_p(function), threads, ctypes.c_size_t(shared_bytes))
+    _call("OccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), *arguments)
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return blocks.value * threads / properties.max_threads_per_multi_processor
 
 
 def pack(argtypes: Sequence[type[Any]], args: Sequence[object]) -> tuple[list[Any], ctypes.Array[ctypes.c_void_p]]:
@@ -174,7 +186,7 @@ def _context() -> int:
 
 
 def _call(name: str, *arguments: object) -> None:
-    full = ("hipModule" if name == "LaunchKernel" and HIP else "hip" if HIP else "cu") + name
+    full = ("hipModule" if name in OF_MODULE and HIP else "hip" if HIP else "cu") + name
     status = getattr(_driver(), full)(*arguments)
     if status:
         raise RuntimeError(f"{full} failed: {_meaning(status)}")

@@ -70,12 +70,21 @@ export const Roofline = z.object({
 })
 export type Roofline = z.infer<typeof Roofline>
 
+const compiled = {
+  registers: z.number().nullable(), // a thread
+  spills: z.number().nullable(), // registers spilled a thread; C++: stores of vectors to the stack
+  shared_bytes: z.number().nullable(), // a block, static and dynamic
+  occupancy: z.number().nullable(), // share of a multiprocessor's threads
+}
+
+/** What the compilers made of a candidate at its primary shape; said by its own process, so information and no more. */
 export const Compiler = z.object({
-  registers: z.number().nullable(),
-  spills: z.number().nullable(),
-  shared_bytes: z.number().nullable(),
-  occupancy: z.number().nullable(),
+  ...compiled, // the worst of the kernels
   vector_width: z.number().nullable(), // bits of the widest vector instructions, C++ only
+  kernels: z
+    .array(z.object({ name: z.string(), ...compiled }))
+    .max(8)
+    .default([]),
 })
 export type Compiler = z.infer<typeof Compiler>
 

@@ -1,5 +1,5 @@
 /** The judge's report on one file: correctness, then speed against the alternatives. */
-import type { Check, DeviceFacts, Round, ShapeCase, Timing } from '../schema.ts'
+import type { Check, Compiler, DeviceFacts, Round, ShapeCase, Timing } from '../schema.ts'
 import type { Interval } from '../types.ts'
 import { beatsPhysics, latency, speedup } from './judge.ts'
 
@@ -76,7 +76,26 @@ export function benchText(report: BenchReport): string {
     `${report.op} ${report.dtype} on ${report.device.name}: ${report.verdict.toUpperCase()}${report.quick ? ' (quick: primary shape only)' : ''}`,
     ...stages,
     ...(report.verdict === 'pass' ? [] : report.detail ? [`  ${report.detail}`] : []),
+    ...compilerLines(report.compiler),
     ...speed,
     `  judge ${report.judge_hash.slice(0, 12)}, sandbox: ${report.sandbox}, ${report.wall_s.toFixed(1)} s (${report.build_s.toFixed(1)} s compiling)`,
   ].join('\n')
+}
+
+/** A line a kernel, and one for a C++ library's vectors. */
+export function compilerLines(compiler: Compiler | null): string[] {
+  if (compiler === null) return []
+  const kernels = compiler.kernels.map((k) => {
+    const said = [
+      k.registers === null ? '' : `${k.registers} registers`,
+      k.spills === null ? '' : `${k.spills || 'none'} spilled`,
+      k.shared_bytes === null ? '' : `${k.shared_bytes} bytes of shared memory`,
+      k.occupancy === null ? '' : `occupancy ${(100 * k.occupancy).toFixed(0)} %`,
+    ].filter((text) => text !== '')
+    return `  compiled: ${k.name}: ${said.join(', ') || 'the driver does not tell'}`
+  })
+  if (compiler.vector_width === null) return kernels
+  const vectors = compiler.vector_width === 0 ? 'no vector instructions' : `${compiler.vector_width}-bit vectors`
+  const stores = compiler.kernels.length === 0 && compiler.spills !== null ? `, ${compiler.spills} stores of vectors to the stack` : ''
+  return [...kernels, `  compiled: C++ with ${vectors}${stores}`]
 }

@@ -209,3 +209,25 @@ def test_by_hand_it_prints_a_line_a_stage_and_its_exit_code_is_the_verdict(write
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == code, done.stderr
         assert done.stdout.splitlines()[0].startswith("build        pass")
+
+
+def test_a_report_says_what_the_compiler_made_of_a_cpp_kernel_and_nothing_where_there_is_none(
+    judge: Client, write: Any
+) -> None:
+    compiler = judge.check(ROOT / "kernels" / "softmax" / "starter_cpp.py", "softmax", quick=True)["compiler"]
+    if shutil.which("objdump"):
+        assert compiler["vector_width"] in (128, 256, 512) and compiler["spills"] >= 0
+    assert judge.check(write(HONEST), "rmsnorm", quick=True)["compiler"] is None
+
+
+def test_what_a_candidate_says_of_its_compiler_is_only_ever_numbers_of_bounded_size(judge: Client, write: Any) -> None:
+    lie = """
+    import sys
+    def lie(self, _m):
+        return {"kernels": [{"name": "x" * 9999 + "\\x1b[2J", "registers": "many"}] * 99, "vector_width": 1e99}
+    sys.modules["candidate"].Harness.compiler = lie
+    """
+    found = judge.check(write(HONEST, before=textwrap.dedent(lie)), "rmsnorm", quick=True)
+    assert found["verdict"] == "pass" and len(found["compiler"]["kernels"]) == 8
+    assert len(found["compiler"]["kernels"][0]["name"]) == 80 and found["compiler"]["registers"] is None
+    assert found["compiler"]["vector_width"] is None
