@@ -78,6 +78,7 @@ async function measure(root: string, experiments: number): Promise<{ times: numb
       const us = Object.fromEntries(sides.map((side) => [side.name, side.name === 'candidate' ? candidate : 100]))
       return timing(Array.from({ length: rounds }, () => round(us)))
     },
+    async close() {},
   }
   const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: 1, run: 'bench', start: {} })
   const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'bench')

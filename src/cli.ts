@@ -6,6 +6,7 @@ import { COMMANDS, type Command, type Interruption } from './commands/index.ts'
 import { gather, type Texts } from './config.ts'
 import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
 import { type Io, makeIo } from './io.ts'
+import { DETACHED } from './log.ts'
 import { OPTIONS, type OptionName, parseOptions } from './options.ts'
 
 const EXIT = new Map<unknown, number>([
@@ -65,8 +66,9 @@ function usage({ name, positional }: Command): string {
 /** Flags are taken as texts: yargs would turn `abc` into NaN and a repeated flag into a list. */
 function declare(sub: Argv, command: Command): Argv {
   const flags = command.options.reduce((y, name) => {
-    const { takes, help } = OPTIONS[name]
-    if (takes === null) return y.option(name, { type: 'boolean', describe: help })
+    const { takes, help, ...also } = OPTIONS[name]
+    const alias = 'alias' in also ? { alias: also.alias } : {}
+    if (takes === null) return y.option(name, { type: 'boolean', describe: help, ...alias })
     return y.option(name, { type: 'string', describe: `${takes}  ${help}`, requiresArg: !takes.startsWith('[') })
   }, sub)
   return command.positional ? flags.positional(command.positional.name, { type: 'string', describe: command.positional.help }) : flags
@@ -94,24 +96,20 @@ async function run(command: Command, args: Record<string, unknown>): Promise<num
 function onSignals(): Interruption {
   const controller = new AbortController()
   let listening = false
-  const graceful = () => listening
-  const interruption = {
-    signal: controller.signal,
-    listen: () => {
-      listening = true
-    },
+  const interrupt = (as: 'SIGINT' | 'SIGTERM'): void => {
+    if (controller.signal.aborted || !listening) process.exit(as === 'SIGINT' ? 130 : 143)
+    controller.abort(as)
   }
-  for (const [signal, code] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-    ['SIGUSR1', 143],
-  ] as const) {
-    process.on(signal, () => {
-      if (controller.signal.aborted || !graceful()) process.exit(code)
-      controller.abort(signal === 'SIGUSR1' ? 'SIGTERM' : signal)
-    })
+  process.on('SIGINT', () => interrupt('SIGINT'))
+  process.on('SIGTERM', () => interrupt('SIGTERM'))
+  process.on('SIGUSR1', () => interrupt('SIGTERM')) // Slurm's warning before the time is up
+  process.on('SIGHUP', () => {
+    if (!process.env[DETACHED]) interrupt('SIGTERM') // the terminal is gone; who runs in the background does not need it
+  })
+  const listen = (): void => {
+    listening = true
   }
-  return interruption
+  return { signal: controller.signal, listen, interrupt }
 }
 
 function report(error: unknown, json: boolean): number {
@@ -126,6 +124,8 @@ function report(error: unknown, json: boolean): number {
   return known ?? 1
 }
 
+// Whoever read our output may have gone (a closed terminal, `| head`); that is no reason to end a run.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 const code = await main(process.argv.slice(2))
 // A child that a failure left behind must not keep us here; it ends with us.
 process.stdout.write('', () => process.exit(code))

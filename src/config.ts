@@ -12,7 +12,7 @@ export type Texts = Partial<Record<OptionName, string>>
 const Config = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]))
 
 // A repository that somebody cloned may not send their prompts elsewhere, or run a program of its choice.
-const NOT_FROM_A_PROJECT: OptionName[] = ['llm-base-url', 'command', 'python']
+const NOT_FROM_A_PROJECT: OptionName[] = ['llm-base-url', 'command', 'python', 'notify']
 
 export function gather(flags: Texts, names: readonly OptionName[], folder: string, env: NodeJS.ProcessEnv): Texts {
   const userFile = join(

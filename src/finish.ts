@@ -24,17 +24,18 @@ export type Finish = {
   modelName: string
   sandbox: string
   say: (text: string) => void
+  signal: AbortSignal // cuts off what is being measured; then nothing is concluded
 }
 
 export async function finishRun(state: State, finish: Finish): Promise<Ending> {
-  const { folder, repo, judge, model, say } = finish
+  const { folder, repo, judge, model, say, signal } = finish
   const targets = Object.values(state.run.targets)
   const { worthy, leftOut } = admissible(targets, finish.profile)
   const plan = targets.map((t) => t.target)
   const activate = async (kernels: string[], why: string) =>
     repo.commitFiles({ 'optimized/manifest.json': manifest(plan, kernels) }, why, new Date().toISOString())
   const verify: Verify = (only, rounds, full) =>
-    judge.verify({ model, optimized: folder.worktree, only, rounds, nan_probe: full, compile: full })
+    judge.verify({ model, optimized: folder.worktree, only, rounds, nan_probe: full, compile: full }, signal)
 
   let admitted = worthy
   let verification: Verification | null = null

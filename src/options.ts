@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { UsageError } from './errors.ts'
 import { Backend, DeviceKind, Dtype } from './schema.ts'
 
-type Option<T> = { takes: string | null; help: string; parse: (text: string, flag: string) => T; among?: readonly string[] }
+type Option<T> = { takes: string | null; help: string; parse: (text: string, flag: string) => T; among?: readonly string[]; alias?: string }
 
 const text = (takes: string, help: string): Option<string> => ({ takes, help, parse: (value) => value })
 
@@ -98,6 +98,8 @@ export const OPTIONS = {
   resume: text('[RUN]', 'go on with a run, by default the newest unfinished one'),
   seed: number('N', 'seed of everything random that is ours (0)', 'a whole number', whole),
   'dry-run': flag('profile, plan and print, but run nothing'),
+  detach: flag('run in the background; closing the terminal changes nothing'),
+  notify: text('CMD|URL', 'told at the end, at an error, and when nothing is finished for 30 minutes'),
   sandbox: choice(['auto', 'require', 'none'] as const, 'how candidates are confined'),
   // other commands
   op: text('NAME', 'the operation, when the file does not say'),
@@ -108,6 +110,9 @@ export const OPTIONS = {
   'memory-snapshot': text('FILE', 'write a CUDA memory snapshot'),
   'compile-log': text('FILE', 'write the log of torch.compile'),
   best: flag('only the best row of each kernel'),
+  rebuild: flag('write the rows of a run anew, from its journal'),
+  follow: { ...flag('go on until the run ends'), alias: 'f' },
+  now: flag('do not wait for the experiment in hand'),
   dev: flag('also what the tests need'),
 } satisfies Record<string, Option<unknown>>
 

@@ -1,6 +1,7 @@
 /** Carries out the machine's effects through the ports: the only place where decisions meet the world. */
 
 import { latency } from './core/judge.ts'
+import { measures } from './core/slots.ts'
 import { normalizedHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
@@ -21,16 +22,21 @@ const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whet
 const CONFIRM_ROUNDS = 3
 
 export function performer(world: World): Perform {
-  let cut = new AbortController()
+  let asking = new AbortController()
+  let judging = new AbortController()
   return async (effect, state) => {
-    if (effect.type === 'abort') {
-      cut.abort()
-      cut = new AbortController()
+    if (effect.type === 'abort' || effect.type === 'release') {
+      if (effect.type === 'abort') asking.abort()
+      if (effect.type === 'release' || effect.what === 'all') judging.abort()
+      if (asking.signal.aborted) asking = new AbortController()
+      if (judging.signal.aborted) judging = new AbortController()
+      if (effect.type === 'release') await world.evaluator.close()
       return null
     }
-    const { signal } = cut
+    const { signal } = measures(effect) ? judging : asking
     try {
-      return await perform(world, effect, state, signal)
+      const happened = await perform(world, effect, state, signal)
+      return measures(effect) && signal.aborted ? null : happened // what was cut off while it came in will be measured again
     } catch (error) {
       if (signal.aborted) return null
       if (error instanceof Declined && 'experiment' in effect)
@@ -42,7 +48,7 @@ export function performer(world: World): Perform {
 
 async function perform(
   world: World,
-  effect: Exclude<Effect, { type: 'abort' }>,
+  effect: Exclude<Effect, { type: 'abort' | 'release' }>,
   state: State,
   signal: AbortSignal,
 ): Promise<Happened | null> {

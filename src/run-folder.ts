@@ -18,6 +18,8 @@ export type RunFolder = {
   steer: string
   lock: string
   judgeLog: string
+  log: string
+  control: string
 }
 
 export function runFolder(start: string, name: string): RunFolder {
@@ -38,6 +40,8 @@ export function runFolder(start: string, name: string): RunFolder {
     steer: at('steer.md'),
     lock: at('lock'),
     judgeLog: at('judge.log'),
+    log: at('log.txt'),
+    control: at('control.jsonl'),
   }
 }
 
@@ -66,6 +70,20 @@ export function allRuns(start: string): RunFolder[] {
     .filter((folder) => existsSync(folder.events))
     .sort((a, b) => statSync(b.events).mtimeMs - statSync(a.events).mtimeMs)
 }
+
+/** A run by name, also one whose planning has not come to a journal yet; without a name the one that said something last. */
+export function findStarted(start: string, name: string | undefined): RunFolder {
+  const runs = join(start, '.autokernel', 'runs')
+  const names = existsSync(runs) ? readdirSync(runs) : []
+  const started = names
+    .map((each) => runFolder(start, each))
+    .map((folder) => ({ folder, at: Math.max(writtenAt(folder.log), writtenAt(folder.events)) }))
+    .filter(({ folder, at }) => at > 0 && (name === undefined || folder.name === name))
+    .sort((a, b) => b.at - a.at)
+  return started[0]?.folder ?? findRun(start, name)
+}
+
+const writtenAt = (file: string): number => statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0
 
 export function findRun(start: string, name: string | undefined): RunFolder {
   const runs = allRuns(start)

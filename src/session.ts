@@ -1,14 +1,14 @@
-/** A run opened for work, new or resumed: its folder, lock, journal, repository, judge and state. */
+/** A run opened for work, new or resumed: its journal, repository, judge and state. */
 import { existsSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { replay } from './core/recover.ts'
 import { JournalFile } from './effects/journal.ts'
 import type { Judge } from './effects/judge.ts'
-import { type Lock, takeRunLock } from './effects/lock.ts'
 import { profileModel } from './effects/profiler.ts'
 import { RunRepo } from './effects/repo.ts'
 import { findRepository } from './effects/repository.ts'
 import { UsageError } from './errors.ts'
+import type { Held } from './held.ts'
 import type { Io } from './io.ts'
 import { openRoom, type Room, startJudge } from './machine-room.ts'
 import type { Options } from './options.ts'
@@ -16,14 +16,12 @@ import { findModel } from './package-root.ts'
 import { commitStart, selectTargets, starterFile } from './prepare.ts'
 import { profileTable } from './profile-table.ts'
 import { changedRules, readRules } from './rules.ts'
-import { allRuns, findRun, makeRunFolder, newRunName, type RunFolder } from './run-folder.ts'
+import { allRuns, findRun, newRunName, type RunFolder, runFolder } from './run-folder.ts'
 import { type ModelSpec, Profile } from './schema.ts'
 import { type Start, startOf } from './session-start.ts'
 import type { State } from './types.ts'
 
 export type Session = {
-  folder: RunFolder
-  lock: Lock
   room: Room
   model: ModelSpec
   profile: Profile
@@ -37,17 +35,23 @@ export type Session = {
 
 export const modelName = (model: ModelSpec, profile: Profile): string => `${basename(model.file)} (${profile.model_class}, ${model.dtype})`
 
-/** Null when --dry-run has shown all that it shows. */
-export async function newSession(options: Options, io: Io, startedAt: Date): Promise<Session | null> {
-  const { model: modelText } = options
-  if (modelText === undefined) throw new UsageError('--model: expected a Python file with a PyTorch model, such as --model llama.py')
-  const { file, className } = findModel(modelText, io.cwd)
-  const repository = await findRepository(io.cwd)
-  const rules = readRules(options)
-  const folder = makeRunFolder(io.cwd, options.run ?? newRunName(file, startedAt, Math.random()))
+/** Which run is meant, new or resumed; refuses what cannot work before anything is made or started. */
+export async function chooseRun(options: Options, io: Io, now: Date): Promise<RunFolder> {
+  if (options.resume !== undefined) return options.resume ? findRun(io.cwd, options.resume) : newestUnfinished(io)
+  if (options.model === undefined) throw new UsageError('--model: expected a Python file with a PyTorch model, such as --model llama.py')
+  const { file } = findModel(options.model, io.cwd)
+  await findRepository(io.cwd)
+  const folder = runFolder(io.cwd, options.run ?? newRunName(file, now, Math.random()))
   if (existsSync(folder.events))
     throw new UsageError(`run ${folder.name} exists already; go on with it: autokernel optimize --resume ${folder.name}`)
-  const lock = takeRunLock(folder.root)
+  return folder
+}
+
+/** Null when --dry-run has shown all that it shows. */
+export async function newSession({ folder, io, opened }: Held, options: Options, startedAt: Date): Promise<Session | null> {
+  const { file, className } = findModel(options.model ?? '', io.cwd)
+  const repository = await findRepository(io.cwd)
+  const rules = readRules(options)
   const room = await openRoom(options, io)
   const model: ModelSpec = {
     file,
@@ -63,29 +67,25 @@ export async function newSession(options: Options, io: Io, startedAt: Date): Pro
   const targets = selectTargets(profile, room.backend, options.kernels)
   for (const target of targets) starterFile(target.op, target.backend)
   io.say(profileTable(profile, targets))
-  if (options['dry-run']) {
-    await lock.release()
-    return null
-  }
-  const judge = startJudge(room, folder.judgeLog, options['allow-tf32'])
+  if (options['dry-run']) return null
+  const judge = opened.add(startJudge(room, folder.judgeLog, options['allow-tf32']), (each) => each.close())
   const hello = await judge.hello()
   const repo = await RunRepo.create(repository, folder.name, folder.worktree)
   const run = await commitStart(repo, folder, profile, targets, hello, rules, startedAt.toISOString())
   const { python: _, ...portable } = room
   const start: Start = { run, model, room: portable, allow_tf32: options['allow-tf32'] ?? false }
-  const journal = await JournalFile.create(folder.events, { format: 1, run: folder.name, start })
-  return { folder, lock, room, model, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0 }
+  const journal = opened.add(await JournalFile.create(folder.events, { format: 1, run: folder.name, start }), (each) => each.close())
+  return { room, model, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0 }
 }
 
-export async function resumedSession(options: Options, io: Io): Promise<Session> {
-  const folder = options.resume ? findRun(io.cwd, options.resume) : newestUnfinished(io)
+export async function resumedSession({ folder, io, opened }: Held, options: Options): Promise<Session> {
   const repository = await findRepository(io.cwd)
-  const lock = takeRunLock(folder.root)
   const { journal, recorded } = await JournalFile.resume(folder.events)
+  opened.add(journal, (each) => each.close())
   const start = startOf(recorded.header, folder)
   const { python } = await openRoom({ ...options, device: start.room.device }, io)
   const room: Room = { ...start.room, python }
-  const judge = startJudge(room, folder.judgeLog, start.allow_tf32)
+  const judge = opened.add(startJudge(room, folder.judgeLog, start.allow_tf32), (each) => each.close())
   const hello = await judge.hello()
   if (hello.judge_hash !== start.run.judgeHash)
     io.say('note: the judge has changed since this run began; rows from before and after are not comparable')
@@ -94,9 +94,8 @@ export async function resumedSession(options: Options, io: Io): Promise<Session>
   const state: State = { ...before, run: { ...before.run, rules: changedRules(before.run.rules, options) } }
   const profile = Profile.parse(JSON.parse(readFileSync(folder.profile, 'utf8')))
   io.say(`resuming ${folder.name}: ${state.run.counted} experiments so far`)
+  if (state.paused) io.say('it was paused when it ended; it goes on now (autokernel pause holds it again)')
   return {
-    folder,
-    lock,
     room,
     model: start.model,
     profile,

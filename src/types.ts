@@ -116,6 +116,7 @@ export type Run = {
 /** Two slots that move on their own: one idea is being written while another is being judged. */
 export type State = {
   run: Run
+  paused: boolean // the device is free and the clock stands still; an answer that is being written may still come in
   proposing:
     | { phase: 'idle' }
     | { phase: 'asked'; target: string; incumbent: CommitSha }
@@ -152,6 +153,8 @@ export type Happened =
   | { type: 'settled'; number: number; tip: CommitSha }
   | { type: 'woke' } // a wait is over
   | { type: 'deadline' }
+  | { type: 'paused' }
+  | { type: 'resumed' }
   | { type: 'stop'; reason: StopReason; detail: string; now: boolean }
 export type Event = Happened & { seq: number; at: number; wall: string }
 
@@ -166,7 +169,8 @@ export type Effect =
   | { type: 'confirm'; experiment: Experiment; target: Target; start: CommitSha }
   | { type: 'settle'; experiment: Experiment; verdict: Verdict; row: Row; message: string | null; wall: string } // message: of the kept commit
   | { type: 'row'; row: Row } // a baseline row
-  | { type: 'abort' } // cut off whatever the judge and the agents are doing
+  | { type: 'abort'; what: 'all' | 'asking' } // cut off whatever the judge and the agents are doing, or the agents alone
+  | { type: 'release' } // cut off the measurement and let go of the device
 
 export type RowStatus = 'baseline' | 'keep' | 'discard' | 'wrong' | 'crash' | 'timeout' | 'suspect' | 'invalid' | 'interrupted'
 
@@ -222,6 +226,8 @@ export interface Evaluator {
   check(target: Target, path: string, options: { quick: boolean }, signal?: AbortSignal): Promise<Check>
   /** `rounds` rounds of fresh processes, one per side, visited in random order. */
   time(target: Target, sides: import('./schema.ts').Side[], rounds: number, signal?: AbortSignal): Promise<Timing>
+  /** Lets go of the device until the next question. */
+  close(): Promise<void>
 }
 
 export interface Repo {

@@ -2,8 +2,8 @@
 import type { Io } from '../io.ts'
 import type { OptionName, Options } from '../options.ts'
 
-/** Ctrl-C and its kin: `signal` aborts on the first one, once a command has said that it listens. */
-export type Interruption = { signal: AbortSignal; listen: () => void }
+/** Ctrl-C and its kin: `signal` aborts on the first one, once a command has said that it listens; `interrupt` does what a signal does. */
+export type Interruption = { signal: AbortSignal; listen: () => void; interrupt: (as: 'SIGINT' | 'SIGTERM') => void }
 
 export type Invocation = { options: Options; io: Io; interrupted: Interruption; argument: string | undefined }
 
@@ -51,6 +51,8 @@ export const COMMANDS: Command[] = [
       'resume',
       'dry-run',
       'sandbox',
+      'detach',
+      'notify',
     ],
     run: async ({ options, io, interrupted }) => (await import('./optimize.ts')).optimize(options, io, interrupted),
   },
@@ -84,8 +86,44 @@ export const COMMANDS: Command[] = [
   {
     name: 'results',
     help: 'the rows of results.tsv',
-    options: ['best', 'run'],
-    run: async ({ options, io }) => (await import('./results.ts')).results(options, io),
+    options: ['best', 'run', 'rebuild'],
+    run: async ({ options, io }) =>
+      options.rebuild ? (await import('./rebuild.ts')).rebuild(options, io) : (await import('./results.ts')).results(options, io),
+  },
+  {
+    name: 'logs',
+    help: 'what a run has said',
+    positional: RUN,
+    options: ['follow'],
+    run: async ({ options, io, argument }) => (await import('./logs.ts')).logs(argument, options, io),
+  },
+  {
+    name: 'pause',
+    help: 'cut off the measurement in hand, free the device and hold the clock',
+    positional: RUN,
+    options: [],
+    run: async ({ io, argument }) => (await import('./control.ts')).pause(argument, io),
+  },
+  {
+    name: 'resume',
+    help: 'go on with a paused run (a run that ended: optimize --resume)',
+    positional: RUN,
+    options: [],
+    run: async ({ io, argument }) => (await import('./control.ts')).resume(argument, io),
+  },
+  {
+    name: 'stop',
+    help: 'finish the experiment in hand, verify, report and end',
+    positional: RUN,
+    options: ['now'],
+    run: async ({ options, io, argument }) => (await import('./control.ts')).stop(argument, options, io),
+  },
+  {
+    name: 'steer',
+    help: 'a hint for every idea to come, such as "try split-K"',
+    positional: { name: 'text', help: 'one line', required: true },
+    options: ['run'],
+    run: async ({ options, io, argument }) => (await import('./control.ts')).steer(argument ?? '', options, io),
   },
   {
     name: 'show',
@@ -100,6 +138,13 @@ export const COMMANDS: Command[] = [
     positional: EXPERIMENT,
     options: ['run'],
     run: async ({ options, io, argument }) => (await import('./look.ts')).diff(argument ?? '', options, io),
+  },
+  {
+    name: 'rerun',
+    help: 'judge one experiment’s candidate again; changes nothing',
+    positional: EXPERIMENT,
+    options: ['run', 'python', 'sandbox'],
+    run: async ({ options, io, argument }) => (await import('./rerun.ts')).rerun(argument ?? '', options, io),
   },
   {
     name: 'report',

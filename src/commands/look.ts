@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { peakShare } from '../core/advance.ts'
 import { eventsOf, replay } from '../core/recover.ts'
 import { duration } from '../core/report.ts'
-import { readJournal } from '../effects/journal.ts'
+import { type Header, readJournal } from '../effects/journal.ts'
 import { lockOwner } from '../effects/lock.ts'
 import { findRepository } from '../effects/repository.ts'
 import { UsageError } from '../errors.ts'
@@ -13,14 +13,18 @@ import { findRun, type RunFolder } from '../run-folder.ts'
 import { startOf } from '../session-start.ts'
 import type { Attempt, Event, State } from '../types.ts'
 
-async function open(name: string | undefined, io: Io): Promise<{ folder: RunFolder; state: State; events: Event[] }> {
+/** A run as its journal has it. */
+export async function openRun(
+  name: string | undefined,
+  io: Io,
+): Promise<{ folder: RunFolder; header: Header; state: State; events: Event[] }> {
   const folder = findRun(io.cwd, name)
   const { header, events } = await readJournal(folder.events)
-  return { folder, state: replay(startOf(header, folder).run, events), events }
+  return { folder, header, state: replay(startOf(header, folder).run, events), events }
 }
 
 export async function status(name: string | undefined, io: Io): Promise<number> {
-  const { folder, state } = await open(name, io)
+  const { folder, state } = await openRun(name, io)
   const { run } = state
   const pid = await lockOwner(folder.lock)
   const phase = pid === null ? (existsSync(folder.report) ? 'finished' : 'not running') : `running (pid ${pid})`
@@ -72,7 +76,7 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
 }
 
 export async function show(text: string, options: Options, io: Io): Promise<number> {
-  const { state, events } = await open(options.run, io)
+  const { state, events } = await openRun(options.run, io)
   const { attempt, kernel } = attemptOf(state, text)
   const seen = eventsOf(events, attempt.experiment)
   const check = seen.find((e) => e.type === 'checked')
@@ -104,7 +108,7 @@ export async function show(text: string, options: Options, io: Io): Promise<numb
 }
 
 export async function diff(text: string, options: Options, io: Io): Promise<number> {
-  const { state, events } = await open(options.run, io)
+  const { state, events } = await openRun(options.run, io)
   const { attempt } = attemptOf(state, text)
   const committed = events.find((e) => e.type === 'committed' && e.number === attempt.experiment)
   if (committed?.type !== 'committed')
@@ -126,7 +130,7 @@ export async function report(name: string | undefined, io: Io): Promise<number> 
   return 0
 }
 
-function attemptOf(state: State, text: string): { attempt: Attempt; kernel: string } {
+export function attemptOf(state: State, text: string): { attempt: Attempt; kernel: string } {
   const number = Number(text)
   if (!Number.isSafeInteger(number) || number < 1) throw new UsageError(`expected the number of an experiment such as 12, got '${text}'`)
   for (const target of Object.values(state.run.targets)) {

@@ -3,95 +3,124 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { checkAgents, chooseAgent } from '../choose-agent.ts'
 import { headline } from '../core/report.ts'
+import type { Order } from '../effects/control.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { watchTexts } from '../effects/watch.ts'
 import { AuthenticationError } from '../errors.ts'
 import { finishRun } from '../finish.ts'
+import { type Held, holdRun } from '../held.ts'
 import { Inbox } from '../inbox.ts'
 import type { Io } from '../io.ts'
 import { runLoop } from '../loop.ts'
+import { Opened } from '../opened.ts'
 import type { Options } from '../options.ts'
 import { packageRoot } from '../package-root.ts'
 import { performer } from '../perform.ts'
 import { watchRun } from '../progress.ts'
+import { RunClock } from '../run-clock.ts'
+import type { RunFolder } from '../run-folder.ts'
 import type { CommitSha } from '../schema.ts'
-import { modelName, newSession, resumedSession, type Session } from '../session.ts'
-import type { Clock, Event, Happened, State } from '../types.ts'
+import { chooseRun, modelName, newSession, resumedSession, type Session } from '../session.ts'
+import type { Event, Happened, State } from '../types.ts'
+import { detach } from './detach.ts'
 import type { Interruption } from './index.ts'
 
-export async function optimize(options: Options, io: Io, { signal: interrupted, listen }: Interruption): Promise<number> {
+export async function optimize(options: Options, io: Io, interruption: Interruption): Promise<number> {
   const began = performance.now()
   checkAgents(options.agent)
-  const session = options.resume === undefined ? await newSession(options, io, new Date()) : await resumedSession(options, io)
-  if (session === null) return 0
-  listen()
-  try {
-    const state = await work(session, options, io, interrupted, began)
-    return await conclude(session, state, io, interrupted)
-  } finally {
-    await session.judge.close()
-    await session.journal.close()
-    await session.lock.release()
-  }
+  const now = new Date()
+  const folder = await chooseRun(options, io, now)
+  if (options.detach) return detach(folder, options, io)
+  const holding = { folder, io, notify: options.notify, stopNow: () => interruption.interrupt('SIGTERM') }
+  return holdRun(holding, async (held) => {
+    const session = options.resume === undefined ? await newSession(held, options, now) : await resumedSession(held, options)
+    if (session === null) return 0
+    interruption.listen()
+    const { signal } = interruption
+    const state = await work(session, held, options, signal, began)
+    return conclude(session, held, state, signal)
+  })
 }
 
 /** Everything between the plan and the last verdict. */
-async function work(session: Session, options: Options, io: Io, interrupted: AbortSignal, began: number): Promise<State> {
-  const { folder, repo, judge, state } = session
+async function work(session: Session, held: Held, options: Options, interrupted: AbortSignal, began: number): Promise<State> {
+  const { repo, judge, state } = session
+  const { folder, io, control, news } = held
   const inbox = new Inbox<Happened>()
-  const letGo = inbox.hold()
-  const ledger = await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name)
-  const texts = await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer })
-  let latest = state
-  const agent = await chooseAgent(options, io, folder, () => moneySpent(latest))
-  const clock = runClock(state, session.events, began)
-  const perform = performer({
-    evaluator: judge,
-    agent: agent.agent,
-    repo,
-    ledger,
-    fileOf: (commit, kernel) => candidateFile(session, commit, kernel),
-    playbook: () => texts.playbook,
-    steer: () => texts.steer,
-  })
-  const onInterrupt = () => inbox.put({ type: 'stop', reason: 'stopped', detail: 'it was interrupted', now: true })
-  if (interrupted.aborted) onInterrupt()
-  interrupted.addEventListener('abort', onInterrupt)
-  const say = watchRun(io, folder)
-  const observe = (event: Event, now: State) => {
-    say(event, now)
-    const { judging } = latest
-    if (event.type === 'settled' && judging.phase === 'settling')
-      inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
-    latest = now
-  }
-  const { runMs } = state.run.rules
-  const deadline = runMs === null ? null : setTimeout(() => inbox.put({ type: 'deadline' }), Math.max(0, runMs - clock.now()))
+  const opened = new Opened()
+  opened.add(inbox.hold(), (letGo) => letGo())
+  const clock = opened.add(new RunClock(state.run.elapsedMs, session.events, began), (each) => each.close())
   try {
+    const ledger = opened.add(await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name), (each) => each.close())
+    const texts = opened.add(await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer }), (each) => each.close())
+    let latest = state
+    const agent = opened.add(await chooseAgent(options, io, folder, () => moneySpent(latest)), (each) => each.close())
+    const perform = performer({
+      evaluator: judge,
+      agent: agent.agent,
+      repo,
+      ledger,
+      fileOf: (commit, kernel) => candidateFile(session, folder, commit, kernel),
+      playbook: () => texts.playbook,
+      steer: () => texts.steer,
+    })
+    const onInterrupt = () => inbox.put({ type: 'stop', reason: 'stopped', detail: 'it was interrupted', now: true })
+    interrupted.addEventListener('abort', onInterrupt)
+    opened.add(interrupted, (signal) => signal.removeEventListener('abort', onInterrupt))
+    const say = watchRun(io, folder)
+    const observe = (event: Event, now: State) => {
+      clock.pause(now.paused)
+      say(event, now)
+      if (event.type === 'started') {
+        // Not before: starting takes back an earlier stop.
+        if (interrupted.aborted) onInterrupt()
+        control.listen((order) => inbox.put(orderedBy(order)))
+      }
+      if (finishes(event) || now.paused !== latest.paused) news.alive(!now.paused)
+      const { judging } = latest
+      if (event.type === 'settled' && judging.phase === 'settling')
+        inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
+      latest = now
+    }
+    if (state.run.rules.runMs !== null) clock.alarm(state.run.rules.runMs, () => inbox.put({ type: 'deadline' }))
     return await runLoop(state, inbox, { journal: session.journal, clock, perform, observe })
   } finally {
-    letGo()
-    if (deadline) clearTimeout(deadline)
-    interrupted.removeEventListener('abort', onInterrupt)
-    await agent.close()
-    await texts.close()
-    await ledger.close()
+    control.listen((order) => io.say(`${order.order}: too late, the last experiment is over`))
+    news.alive(false)
+    await opened.close()
   }
 }
 
+function orderedBy(order: Order): Happened {
+  if (order.order === 'pause') return { type: 'paused' }
+  if (order.order === 'resume') return { type: 'resumed' }
+  return { type: 'stop', reason: 'stopped', detail: 'autokernel stop asked for the end', now: order.now }
+}
+
+/** Something came of the run's work. */
+function finishes({ type }: Event): boolean {
+  return type === 'started' || type === 'baselined' || type === 'settled'
+}
+
 /** Admits, verifies and reports; an interrupted run is left as it is, to be resumed. */
-async function conclude(session: Session, state: State, io: Io, interrupted: AbortSignal): Promise<number> {
-  const { folder, repo, judge, profile, model, sandbox } = session
+async function conclude(session: Session, { folder, io, news }: Held, state: State, interrupted: AbortSignal): Promise<number> {
+  const { repo, judge, profile, model, sandbox } = session
   const { stop } = state.run
-  if (interrupted.aborted) {
+  const cut = () => {
     io.say(`interrupted; go on with: autokernel optimize --resume ${folder.name}`)
     return interrupted.reason === 'SIGTERM' ? 143 : 130
   }
+  if (interrupted.aborted) return cut()
   if (stop?.reason === 'refused')
     throw new AuthenticationError(`${stop.detail}; the run is saved: autokernel optimize --resume ${folder.name}`)
   io.say(`done: ${stop?.detail}`)
   const name = modelName(model, profile)
-  const ending = await finishRun(state, { folder, repo, judge, profile, model, modelName: name, sandbox, say: io.say })
+  const finish = { folder, repo, judge, profile, model, modelName: name, sandbox, say: io.say, signal: interrupted }
+  const ending = await finishRun(state, finish).catch((error: unknown) => {
+    if (interrupted.aborted) return null
+    throw error
+  })
+  if (ending === null) return cut()
   const report = relative(io.cwd, folder.report)
   const result = {
     run: folder.name,
@@ -102,8 +131,10 @@ async function conclude(session: Session, state: State, io: Io, interrupted: Abo
     verification: ending.verification?.verdict ?? null,
     report,
   }
+  const first = headline(ending).replace(/^# /, '')
   if (io.json) io.document(result)
-  else io.print([headline(ending).replace(/^# /, ''), `  git log ${repo.branch}`, '  results.tsv', `  ${report}`].join('\n'))
+  else io.print([first, `  git log ${repo.branch}`, '  results.tsv', `  ${report}`].join('\n'))
+  await news.tell('end', `${folder.name}: ${first}; ${state.run.counted} experiments, ${stop?.detail}`)
   return ending.verification?.verdict === 'fail' ? 6 : 0
 }
 
@@ -120,16 +151,8 @@ function verdictText({ experiment, verdict }: State['judging'] & { phase: 'settl
   return `${verdict.kind === 'discard' ? verdict.why : verdict.kind} (experiment ${experiment.number}${gain})${verdict.kind === 'keep' ? '' : `\n\n${verdict.detail}`}\n`
 }
 
-/** The run's own time goes on where it stopped, and stands still while the run is down. */
-function runClock(state: State, seq: number, began: number): Clock & { now: () => number } {
-  const before = state.run.elapsedMs
-  let next = seq
-  const now = () => Math.round(before + performance.now() - began)
-  return { now, stamp: (happened) => ({ ...happened, seq: next++, at: now(), wall: new Date().toISOString() }) }
-}
-
 /** The very bytes of the commit, in a file that the judge copies and hashes. */
-async function candidateFile({ folder, repo }: Session, commit: CommitSha, kernel: string): Promise<string> {
+async function candidateFile({ repo }: Session, folder: RunFolder, commit: CommitSha, kernel: string): Promise<string> {
   const path = join(folder.candidates, `${commit.slice(0, 16)}-${kernel}.py`)
   if (!existsSync(path)) writeFileSync(path, await repo.source(commit, kernel))
   return path

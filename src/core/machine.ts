@@ -4,7 +4,7 @@ import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Ve
 import { put, remember, spend, targetOf, tick } from './edit.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
-import { beingJudged, fillSlots, pending } from './slots.ts'
+import { beingJudged, fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
 
 export type Step = { state: State; effects: Effect[] }
@@ -13,13 +13,15 @@ type On<T extends Event['type']> = Event & { type: T }
 const AGAIN_AFTER_MS = 60_000 // a provider that is down is asked again after this
 
 export function initialState(run: Run): State {
-  return { run, proposing: { phase: 'idle' }, judging: { phase: 'idle' } }
+  return { run, paused: false, proposing: { phase: 'idle' }, judging: { phase: 'idle' } }
 }
 
 export function step(state: State, event: Event): Step {
   const done = react(tick(state, event.at), event)
   const next = fillSlots(done.state, event.at, event.wall)
-  return { state: next.state, effects: [...done.effects, ...next.effects] }
+  const effects = [...done.effects, ...next.effects]
+  // What a paused run may not start is taken up from the state when it goes on.
+  return { state: next.state, effects: next.state.paused ? effects.filter((effect) => !measures(effect)) : effects }
 }
 
 /** True when nothing more will be asked for and nothing that must end is under way. */
@@ -34,7 +36,7 @@ function react(state: State, event: Event): Step {
   if ('number' in event && event.number !== number) return only(state)
   switch (event.type) {
     case 'started':
-      return { state: { ...state, run: { ...state.run, rules: event.rules, stop: null } }, effects: pending(state) }
+      return { state: { ...state, paused: false, run: { ...state.run, rules: event.rules, stop: null } }, effects: pending(state) }
     case 'baselined':
       return baselined(state, event)
     case 'answered':
@@ -61,6 +63,10 @@ function react(state: State, event: Event): Step {
       return stop(state, 'hours', 'the time is up', true)
     case 'stop':
       return stop(state, event.reason, event.detail, event.now)
+    case 'paused':
+      return state.paused || finished(state) ? only(state) : { state: { ...state, paused: true }, effects: [{ type: 'release' }] }
+    case 'resumed':
+      return goOn(state)
   }
 }
 
@@ -217,13 +223,23 @@ function settled(state: State, { tip }: On<'settled'>): Step {
   })
   const proposing: State['proposing'] =
     state.proposing.phase === 'waiting' && state.proposing.for === 'verdict' ? { phase: 'idle' } : state.proposing
-  return only({ run: { ...next.run, best: tip, counted: next.run.counted + 1 }, proposing, judging: { phase: 'idle' } })
+  return only({ ...next, run: { ...next.run, best: tip, counted: next.run.counted + 1 }, proposing, judging: { phase: 'idle' } })
 }
 
+/** Now: everything is cut off. Else the experiment in hand is finished, for which a paused run goes on. */
 function stop(state: State, reason: StopReason, detail: string, now: boolean): Step {
   if (state.run.stop?.now) return only(state)
-  const proposing: State['proposing'] = state.proposing.phase === 'ready' ? state.proposing : { phase: 'idle' }
-  return { state: { ...state, proposing, run: { ...state.run, stop: { reason, detail, now } } }, effects: now ? [{ type: 'abort' }] : [] }
+  const stopped: State = { ...state, run: { ...state.run, stop: { reason, detail, now } } }
+  if (state.proposing.phase !== 'ready') stopped.proposing = { phase: 'idle' }
+  if (now) return { state: stopped, effects: [{ type: 'abort', what: 'all' }] }
+  const { state: going, effects } = goOn(stopped)
+  const asking = state.proposing.phase === 'asked' || state.proposing.phase === 'waiting'
+  return { state: going, effects: asking ? [{ type: 'abort', what: 'asking' }, ...effects] : effects }
+}
+
+/** Takes up what the pause cut off; commits, verdicts and answers went on all the while. */
+function goOn(state: State): Step {
+  return state.paused ? { state: { ...state, paused: false }, effects: pending(state).filter(measures) } : only(state)
 }
 
 function failed(kind: Exclude<Check['verdict'], 'pass'> | 'interrupted', detail: string): Verdict {

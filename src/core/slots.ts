@@ -7,12 +7,15 @@ type Step = { state: State; effects: Effect[] }
 
 /** Starts whatever can start now. `at` and `wall` are the moment of the event that led here. */
 export function fillSlots(state: State, at: number, wall: string): Step {
-  if (state.run.stop) return { state, effects: [] }
+  if (state.run.stop || state.paused) return { state, effects: [] }
   const placed = chooseKernel(state)
   const judging = startJudging(placed, at, wall)
   const asking = startAsking(judging.state)
   return { state: stopWhenSpent(asking.state), effects: [...judging.effects, ...asking.effects] }
 }
+
+/** Needs the device, and may be cut off: it is no verdict until its result is in. */
+export const measures = ({ type }: Effect): boolean => type === 'baseline' || type === 'check' || type === 'time' || type === 'confirm'
 
 /** Effects of whatever was under way when the run went down; they are safe to start again. */
 export function pending(state: State): Effect[] {
@@ -91,6 +94,7 @@ function startJudging(state: State, at: number, wall: string): Step {
   const parent = run.best
   return {
     state: {
+      ...state,
       run: { ...run, experiments: number },
       proposing: { phase: 'idle' },
       judging: { phase: 'committing', number, proposal, parent, startedAt: at, wall },

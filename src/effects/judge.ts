@@ -57,9 +57,11 @@ export class Judge implements Evaluator {
     return this.ask('verify', request, Verification, signal)
   }
 
+  /** Lets go of the device; a question that comes later starts a fresh one. */
   async close(): Promise<void> {
-    await this.served?.close(CLOSE_MS)
+    const { served } = this
     this.served = null
+    if (served) this.gone = served.close(CLOSE_MS)
     await this.gone
   }
 

@@ -1,0 +1,43 @@
+/** A run taken by this process: its lock, control channel, log and news; all let go of at the end, however it comes. */
+import { type Control, openControl } from './effects/control.ts'
+import { takeRunLock } from './effects/lock.ts'
+import type { Io } from './io.ts'
+import { type LoggedIo, messageOf, withLog } from './log.ts'
+import { News } from './news.ts'
+import { Opened } from './opened.ts'
+import { makeRunFolder, type RunFolder } from './run-folder.ts'
+
+export type Held = { folder: RunFolder; io: LoggedIo; control: Control; news: News; opened: Opened }
+
+export type Holding = {
+  folder: RunFolder
+  io: Io
+  notify: string | undefined
+  stopNow: () => void // told as soon as somebody asks, also while the run is still being planned
+}
+
+export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding, work: (held: Held) => Promise<T>): Promise<T> {
+  makeRunFolder(plain.cwd, folder.name)
+  const opened = new Opened()
+  opened.add(takeRunLock(folder.root), (lock) => lock.release()) // from here on the log and the orders are ours
+  const io = withLog(plain, folder.log)
+  const news = new News(notify, folder, io)
+  try {
+    opened.add(news, () => news.alive(false))
+    const control = opened.add(
+      await openControl(folder.control, (order) => {
+        if (order.order !== 'stop' || !order.now) return false
+        stopNow()
+        return true
+      }),
+      (channel) => channel.close(),
+    )
+    return await work({ folder, io, control, news, opened })
+  } catch (error) {
+    io.failed(error)
+    await news.tell('error', `${folder.name}: ${messageOf(error)}`)
+    throw error
+  } finally {
+    await opened.close()
+  }
+}
