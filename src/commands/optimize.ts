@@ -1,7 +1,9 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
 import { existsSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { checkAgents, chooseAgent } from '../choose-agent.ts'
+import { settleAgents } from '../agent-list.ts'
+import { chooseAgent } from '../choose-agent.ts'
+import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { watchTexts } from '../effects/watch.ts'
@@ -16,12 +18,12 @@ import { performer } from '../perform.ts'
 import { watchRun } from '../progress.ts'
 import type { CommitSha } from '../schema.ts'
 import { modelName, newSession, resumedSession, type Session } from '../session.ts'
-import type { Clock, Event, Happened, State } from '../types.ts'
+import type { Bill, Clock, Event, Happened, State } from '../types.ts'
 import type { Interruption } from './index.ts'
 
-export async function optimize(options: Options, io: Io, { signal: interrupted, listen }: Interruption): Promise<number> {
+export async function optimize(given: Options, io: Io, { signal: interrupted, listen }: Interruption): Promise<number> {
   const began = performance.now()
-  checkAgents(options.agent)
+  const options = given.resume === undefined ? settleAgents(given, io) : given
   const session = options.resume === undefined ? await newSession(options, io, new Date()) : await resumedSession(options, io)
   if (session === null) return 0
   listen()
@@ -43,7 +45,9 @@ async function work(session: Session, options: Options, io: Io, interrupted: Abo
   const ledger = await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name)
   const texts = await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer })
   let latest = state
-  const agent = await chooseAgent(options, io, folder, () => moneySpent(latest))
+  const { rules } = state.run
+  const settled = settleAgents(options, io, rules.agents, rules.maxCostUsd)
+  const agent = await chooseAgent(settled, io, folder, (used) => limitReached(latest, used))
   const clock = runClock(state, session.events, began)
   const perform = performer({
     evaluator: judge,
@@ -65,7 +69,7 @@ async function work(session: Session, options: Options, io: Io, interrupted: Abo
       inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
     latest = now
   }
-  const { runMs } = state.run.rules
+  const { runMs } = rules
   const deadline = runMs === null ? null : setTimeout(() => inbox.put({ type: 'deadline' }), Math.max(0, runMs - clock.now()))
   try {
     return await runLoop(state, inbox, { journal: session.journal, clock, perform, observe })
@@ -108,10 +112,10 @@ async function conclude(session: Session, state: State, io: Io, interrupted: Abo
 }
 
 /** Why no more money may be spent, for agents that have a free one to fall back on. */
-function moneySpent({ run }: State): string | null {
-  const { maxCostUsd, maxTokens } = run.rules
-  if (maxCostUsd !== null && run.costUsd >= maxCostUsd) return `--max-cost is reached (${run.costUsd.toFixed(2)} USD)`
-  return maxTokens !== null && run.tokens >= maxTokens ? `--max-tokens is reached (${run.tokens})` : null
+function limitReached({ run }: State, { costUsd, tokens }: Bill): string | null {
+  const now = { ...run, costUsd: run.costUsd + costUsd, tokens: run.tokens + tokens }
+  const limit = moneySpent(now)
+  return limit && `--${limit} is reached (${now.costUsd.toFixed(2)} USD, ${now.tokens} tokens, ${now.turns} answers)`
 }
 
 /** For whoever had the idea: what the judge made of it. */

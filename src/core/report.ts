@@ -27,7 +27,7 @@ export function reportText(ending: Ending): string {
   const { run } = state
   const parts = [
     headline(ending),
-    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens${costPerPercent(ending)}.`,
+    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens in ${run.turns} answers of a model${costPerPercent(ending)}.`,
     '## Kernels',
     kernelTable(run, ending),
     ending.leftOut.length > 0
@@ -60,7 +60,9 @@ export function headline({ model, admitted, verification }: Ending): string {
 }
 
 function kernelTable(run: Run, { admitted }: Ending): string {
-  const rows = run.order.map((name) => run.targets[name]).filter((t): t is TargetState => t !== undefined && (t.visits > 0 || t.latency !== null))
+  const rows = run.order
+    .map((name) => run.targets[name])
+    .filter((t): t is TargetState => t !== undefined && (t.visits > 0 || t.latency !== null))
   if (rows.length === 0) return 'No kernel was reached in the time.'
   const lines = rows.map((t) => {
     const { baselines, latency } = t
