@@ -61,8 +61,11 @@ async function measure(root: string, experiments: number): Promise<{ times: numb
           predictedGain: null,
           agent: 'nothing',
           disposable: false,
+          thread: null,
+          sweep: [],
           costUsd: 0,
           tokens: 0,
+          turns: 0,
         },
       }
     },

@@ -51,15 +51,15 @@ const shape: Option<number[]> = {
   },
 }
 
-const duration: Option<number> = {
+const duration = (help: string): Option<number> => ({
   takes: 'TIME',
-  help: 'end the run when the inbox has been empty this long, such as 10m',
+  help,
   parse: (value, name) => {
     const match = /^(\d+(?:\.\d+)?)(s|m|h)$/.exec(value)
     if (!match) return wrong(name, 'a time such as 30s, 10m or 2h', value)
     return Number(match[1]) * { s: 1000, m: 60_000, h: 3_600_000 }[match[2] as 's' | 'm' | 'h']
   },
-}
+})
 
 export const OPTIONS = {
   // what
@@ -78,14 +78,23 @@ export const OPTIONS = {
   'max-cost': number('USD', 'stop when this much has been spent', 'an amount in USD such as 5', above0),
   'max-tokens': number('N', 'stop after this many tokens', 'a whole number such as 2000000', counting),
   'max-turns': number('N', 'stop after this many answers of a model', 'a whole number such as 200', counting),
+  'in-flight': number(
+    'N',
+    'requests to a provider at once, at most (12); only as many as keep the judge busy',
+    'a whole number such as 4',
+    counting,
+  ),
   // who
   agent: text('LIST', 'who has the ideas, in order of preference: search, anthropic, openai, command, inbox, replay:RUN'),
   'llm-model': text('NAME', 'model of the provider'),
+  effort: choice(['low', 'medium', 'high', 'xhigh', 'max'] as const, 'how long a model may think; the provider’s own default unless told'),
+  'max-output-tokens': number('N', 'longest answer of a model, thinking included (32000)', 'a whole number such as 64000', counting),
   'llm-base-url': text('URL', 'an OpenAI-compatible server'),
   command: text('CMD', 'a coding agent that runs in a terminal, such as "claude -p"'),
   'edit-format': choice(['auto', 'whole', 'diff'] as const, 'what a model answers with'),
   'on-rate-limit': choice(['wait', 'stop'] as const, 'what to do when the provider says to slow down'),
-  'inbox-idle': duration,
+  'agent-timeout': duration('end a --command program that thinks longer than this, such as 45m (20m)'),
+  'inbox-idle': duration('end the run when the inbox has been empty this long, such as 10m'),
   // when to keep and to move on
   'min-gain': number('P', 'smallest gain worth keeping (1%)', 'a share such as 1% or 0.01', (n) => n >= 0 && n < 1),
   'allow-tf32': flag('let fp32 products use TF32'),

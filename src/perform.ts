@@ -5,7 +5,7 @@ import { measures } from './core/slots.ts'
 import { normalizedHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
-import type { Agent, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
+import type { Agent, Asked, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
 
 export type World = {
   evaluator: Evaluator
@@ -58,8 +58,8 @@ async function perform(
       return baseline(world, effect.target, effect.commit, signal)
     case 'ask': {
       const { agent } = world
-      const answer = await agent.propose(await requestFor(world, state, effect.target), signal)
-      return { type: 'answered', target: effect.target, incumbent: effect.incumbent, answer }
+      const answer = await agent.propose(await requestFor(world, state, effect), signal)
+      return { type: 'answered', id: effect.id, target: effect.target, incumbent: effect.incumbent, answer }
     }
     case 'wait':
       await sleep(effect.ms, signal)
@@ -166,16 +166,18 @@ async function timeWhatRuns(
   }
 }
 
-async function requestFor(world: World, state: State, name: string): Promise<Request> {
+async function requestFor(world: World, state: State, { id, target: name, repair }: Asked): Promise<Request> {
   const { run, judging, proposing } = state
   const target = run.targets[name]
   if (!target) throw new Error(`the plan has no target '${name}'`)
   const judged = 'experiment' in judging ? judging.experiment.proposal : judging.phase === 'committing' ? judging.proposal : null
-  const ready = proposing.phase === 'ready' ? proposing.proposal : null
-  const inFlight = [judged, ready]
-    .filter((p) => p !== null && p.target === name)
-    .map((p) => ({ hypothesis: p?.hypothesis ?? '', sourceHash: normalizedHash(p?.source ?? '') }))
+  const inFlight = [...(judged ? [judged] : []), ...proposing.ready]
+    .filter((idea) => idea.target === name)
+    .map(({ hypothesis, source }) => ({ hypothesis, sourceHash: normalizedHash(source) }))
   return {
+    id,
+    repair,
+    others: proposing.asked.filter((asked) => asked.target === name && asked.id !== id).length,
     target: target.target,
     device: run.device,
     incumbent: { commit: target.incumbent, source: await world.repo.source(target.incumbent, name), latencyUs: target.latency?.us ?? null },

@@ -86,8 +86,12 @@ export async function commitStart(
     experiments: 0,
     counted: 0,
     elapsedMs: 0,
+    asks: 0,
     costUsd: 0,
     tokens: 0,
+    turns: 0,
+    dearest: { costUsd: 0, tokens: 0, turns: 0 },
+    pace: { answerMs: null, verdictMs: null },
     sources: {},
     stop: null,
   }

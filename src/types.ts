@@ -6,6 +6,15 @@ export type { Target } from './schema.ts'
 /** A point estimate with its confidence bounds; ratios are baseline time / candidate time, above 1 is faster. */
 export type Interval = { point: number; low: number; high: number }
 
+/** What an answer cost. A turn is an answer of a model, whatever it was worth. */
+export type Bill = { costUsd: number; tokens: number; turns: number }
+
+/** Constants marked '# tune:' set anew, as they stand in the source, and what the idea then is. */
+export type Setting = { values: Record<string, string>; hypothesis: string }
+
+/** The conversation that an idea came out of: the ask that it ends with, and how many repairs it holds. */
+export type Thread = { ask: number; repairs: number }
+
 /** An idea for one kernel, whole: what to run instead of the incumbent, and why it should be faster. */
 export type Proposal = {
   target: string
@@ -15,16 +24,19 @@ export type Proposal = {
   predictedGain: number | null // 1.05 means 5 % faster
   agent: string
   disposable: boolean // costs nothing to have again: dropped when the incumbent it was written against is gone
-  costUsd: number
-  tokens: number
-}
+  thread: Thread | null // null: whoever had it cannot be asked to repair it
+  sweep: Setting[] // other settings of this very source: all are timed quickly, and the fastest is judged
+} & Bill
+
+/** A candidate that goes back to whoever wrote it, with the judge's words. */
+export type Repair = { experiment: number; proposal: Proposal; outcome: DiscardReason; detail: string }
 
 /** What an agent can answer. Failures an agent expects are data; a throw is a bug and ends the run. */
 export type Answer =
   | { kind: 'proposal'; proposal: Proposal }
   | { kind: 'exhausted'; why: string } // nothing left to try for this incumbent
-  | { kind: 'invalid'; why: string; hypothesis: string; agent: string; costUsd: number; tokens: number } // it answered, unusably
-  | { kind: 'unavailable'; why: string } // the provider is down for now; ask again later
+  | ({ kind: 'invalid'; why: string; hypothesis: string; agent: string } & Bill) // it answered, unusably
+  | ({ kind: 'unavailable'; why: string } & Bill) // the provider is down for now; ask again later
   | { kind: 'refused'; why: string } // credentials or money: ends the run, exit 4
 
 export type Experiment = { number: number; proposal: Proposal; commit: CommitSha; parent: CommitSha; startedAt: number }
@@ -83,6 +95,9 @@ export type Rules = {
   maxExperiments: number | null
   maxCostUsd: number | null
   maxTokens: number | null
+  maxTurns: number | null
+  agents: string // as --agent names them, for a run that is resumed without it
+  inFlight: number // requests to a model at the same time, at most; how many there are follows from the pace
   freeFallback: boolean // an agent that costs nothing goes on when the money is spent
   minGain: number // 0.01
   maxDiscards: number
@@ -93,7 +108,7 @@ export type Rules = {
   seed: number
 }
 
-export type StopReason = 'hours' | 'max-experiments' | 'max-cost' | 'max-tokens' | 'exhausted' | 'stopped' | 'refused'
+export type StopReason = 'hours' | 'max-experiments' | 'max-cost' | 'max-tokens' | 'max-turns' | 'exhausted' | 'stopped' | 'refused'
 
 export type Run = {
   name: string
@@ -107,21 +122,29 @@ export type Run = {
   experiments: number // numbers given out so far
   counted: number // experiments with a verdict
   elapsedMs: number
+  asks: number // numbers given out so far
   costUsd: number
   tokens: number
+  turns: number
+  dearest: Bill // the most that one answer has cost
+  pace: { answerMs: number | null; verdictMs: number | null } // moving averages
   sources: Record<string, number> // normalized source hash -> experiment
   stop: { reason: StopReason; detail: string; now: boolean } | null // now: whatever is being judged is left for a resumed run
 }
 
-/** Two slots that move on their own: one idea is being written while another is being judged. */
+/** A request that an agent is working on. */
+export type Asked = { id: number; target: string; incumbent: CommitSha; repair: Repair | null; since: number }
+
+/** Ideas are written while another is being judged, as many at a time as keep the judge busy. */
 export type State = {
   run: Run
   paused: boolean // the device is free and the clock stands still; an answer that is being written may still come in
-  proposing:
-    | { phase: 'idle' }
-    | { phase: 'asked'; target: string; incumbent: CommitSha }
-    | { phase: 'ready'; proposal: Proposal }
-    | { phase: 'waiting'; for: 'provider' | 'verdict' }
+  proposing: {
+    asked: Asked[]
+    ready: Proposal[] // in the order they will be judged
+    repairs: Repair[] // to be asked for before any new idea
+    waiting: 'provider' | 'verdict' | null // nobody is asked meanwhile
+  }
   judging:
     | { phase: 'idle' }
     | { phase: 'baselining'; target: string }
@@ -144,7 +167,7 @@ export type State = {
 export type Happened =
   | { type: 'started'; rules: Rules } // at the start, and again whenever the run is resumed
   | { type: 'baselined'; target: string; check: Check; timing: Timing | null; baselines: Baselines | null; detail: string }
-  | { type: 'answered'; target: string; incumbent: CommitSha; answer: Answer }
+  | { type: 'answered'; id: number; target: string; incumbent: CommitSha; answer: Answer }
   | { type: 'committed'; number: number; commit: CommitSha }
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
@@ -161,7 +184,7 @@ export type Event = Happened & { seq: number; at: number; wall: string }
 /** What is to be done. Each effect starts without blocking; its result comes back as an event. */
 export type Effect =
   | { type: 'baseline'; target: Target; commit: CommitSha }
-  | { type: 'ask'; target: string; incumbent: CommitSha }
+  | ({ type: 'ask' } & Asked)
   | { type: 'wait'; ms: number }
   | { type: 'commit'; number: number; proposal: Proposal; parent: CommitSha; wall: string }
   | { type: 'check'; experiment: Experiment; target: Target }
@@ -203,6 +226,9 @@ export type Row = {
 
 /** What an agent is told: everything about one kernel, nothing about git, the judge's workings or other agents. */
 export type Request = {
+  id: number // of the ask: the same when it is asked again after a crash
+  repair: Repair | null // one's own candidate that failed; null asks for a new idea
+  others: number // requests for this kernel that are being answered at the same moment
   target: Target
   device: DeviceFacts
   incumbent: { commit: CommitSha; source: string; latencyUs: number | null }

@@ -4,6 +4,9 @@ import type { Agent } from '../types.ts'
 import { explainApi, explainTransport, type Failure, fetchThatStalls, PATIENT, passing, STDERR_LOGGER } from './failure.ts'
 import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'
 
+/** The stable half, and a conversation from its first repair on: most have none, and writing a cache costs twice the reading. */
+const CACHED = { cache_control: { type: 'ephemeral', ttl: '1h' } } as const
+
 export const DEFAULT_ANTHROPIC_MODEL = 'claude-opus-5-5'
 
 export function anthropicAgent(options: LlmOptions): Agent {
@@ -22,14 +25,17 @@ export function anthropicAgent(options: LlmOptions): Agent {
 }
 
 function askWith(client: Anthropic, options: LlmOptions): Ask {
-  return async ({ system, user }, signal, bill) => {
+  return async ({ system, messages }, signal, bill) => {
     const stream = client.messages.stream(
       {
         model: options.model,
         max_tokens: maxOutputTokens(options),
         ...(options.effort ? { output_config: { effort: options.effort } } : {}),
-        system: [{ type: 'text', text: system, cache_control: { type: 'ephemeral', ttl: '1h' } }],
-        messages: [{ role: 'user', content: user }],
+        system: [{ type: 'text', text: system, ...CACHED }],
+        messages: messages.map(({ role, text }, i) => ({
+          role,
+          content: [{ type: 'text', text, ...(i > 0 && i === messages.length - 1 && CACHED) }],
+        })),
       },
       { signal },
     )

@@ -16,6 +16,8 @@ export type CommandOptions = {
   environment?: NodeJS.ProcessEnv | undefined // what the program needs, its own key among it; ours otherwise
 }
 
+/** What it costs is between it and whoever pays for it; that it answered is counted. */
+const ONE_TURN = { ...FREE, turns: 1 }
 const MAX_OUTPUT = 64 * 1024
 /** What a coding agent leaves beside its work, and what Python does. */
 const MAY_APPEAR = /^(hypothesis\.txt$|NOTES\.md$|\.|__pycache__\/|.*\.pyc$)/
@@ -34,7 +36,7 @@ export function commandAgent(options: CommandOptions): Agent {
     await mkdir(folder, { recursive: true })
     try {
       for (const [name, text] of Object.entries(READ_ONLY)) await writeFile(join(folder, name), text(request))
-      await writeFile(join(folder, 'kernel.py'), request.incumbent.source)
+      await writeFile(join(folder, 'kernel.py'), request.repair?.proposal.source ?? request.incumbent.source)
       const before = await snapshot(folder)
       const run = await runIn(folder, signal)
       const foreign = differing(before, await snapshot(folder))
@@ -99,11 +101,11 @@ function judge(request: Request, bytes: Buffer | null, hypothesis: string): Answ
   if (bytes.length > MAX_SOURCE_BYTES) return invalid('kernel.py would have more than 256 KiB', hypothesis)
   const source = bytes.toString()
   if (!Buffer.from(source).equals(bytes)) return invalid('kernel.py would not be valid UTF-8', hypothesis)
-  return candidate(request, { source, hypothesis, predictedGain: null, agent: 'command', ...FREE })
+  return candidate(request, { source, hypothesis, predictedGain: null, agent: 'command', repairable: true, ...ONE_TURN })
 }
 
 function invalid(why: string, hypothesis: string): Answer {
-  return { kind: 'invalid', why: oneLine(why, 500), hypothesis, agent: 'command', ...FREE }
+  return { kind: 'invalid', why: oneLine(why, 500), hypothesis, agent: 'command', ...ONE_TURN }
 }
 
 function differing(before: Map<string, string>, after: Map<string, string>): string[] {

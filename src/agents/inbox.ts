@@ -66,7 +66,7 @@ export async function inboxAgent({ folder, idleMs, settleMs = 500 }: InboxOption
     }
     const idea = (await readShort(join(folder, `${name}.md`))).split('\n').find((line) => /\w{3}/.test(line))
     const hypothesis = oneLine((idea ?? name).replace(/^[#>*\s-]+/, ''), 300)
-    const answer = candidate(request, { source, hypothesis, predictedGain: null, agent: 'inbox', ...FREE })
+    const answer = candidate(request, { source, hypothesis, predictedGain: null, agent: 'inbox', repairable: false, ...FREE })
     if (answer.kind === 'invalid') await verdict(name, `invalid: ${answer.why}`)
     else handedOut.set(hash, name)
     return answer

@@ -1,10 +1,11 @@
 /** An agent that asks a language model: prompt, patience, bookkeeping. What differs between providers is one `Ask`. */
 import pRetry from 'p-retry'
 import { oneLine, parseAnswer } from '../core/patch.ts'
-import { costOf, type Price, type PriceTable, priceFor, tokensOf, type Usage } from '../core/prices.ts'
-import { buildPrompt, type EditFormat, type Prompt } from '../core/prompt.ts'
-import type { Agent, Answer, Request } from '../types.ts'
+import { costOf, type PriceTable, priceFor, tokensOf, type Usage } from '../core/prices.ts'
+import type { EditFormat } from '../core/prompt.ts'
+import type { Agent, Answer, Bill, Request } from '../types.ts'
 import { candidate } from './candidate.ts'
+import { answerBefore, type Conversation, conversationFor, type Notes, nameOf, type Reply } from './conversation.ts'
 import { type Failure, PATIENT, type Patience, redact, withoutKey } from './failure.ts'
 
 export type LlmOptions = {
@@ -17,16 +18,14 @@ export type LlmOptions = {
   prices?: PriceTable | undefined // the user's own
   onRateLimit?: 'wait' | 'stop' | undefined
   patience?: Partial<Patience> | undefined
-  /** Why nothing may be spent any more, or null. Asked before each call, so a limit is passed by one call at most. */
-  spent?: (() => string | null) | undefined
-  /** Keeps what was asked and answered (the run folder's llm/). Never holds the key. */
-  record?: ((name: string, content: unknown) => Promise<void> | void) | undefined
+  /** Why nothing may be spent any more, or null. Asked before each call with what the ones before it used, so a limit is passed by one call at most. */
+  spent?: ((used: Bill) => string | null) | undefined
+  /** What was asked and answered (the run folder's llm/). Never holds the key. */
+  notes?: Notes | undefined
 }
 
-export type Reply = { text: string; stop: 'end' | 'max-tokens' | 'refusal'; requestId: string | null }
-
 /** One call of a model. `bill` is told what it used, also when the stream breaks off; an SDK's errors are thrown as they are. */
-export type Ask = (prompt: Prompt, signal: AbortSignal, bill: (usage: Usage) => void) => Promise<Reply>
+export type Ask = (conversation: Conversation, signal: AbortSignal, bill: (usage: Usage) => void) => Promise<Reply>
 
 /** The provider's own words for an error, or null when it is not the provider's: then it is a bug and thrown on. */
 export type Explain = (error: unknown) => Failure | null
@@ -37,31 +36,36 @@ const MAX_REJECTIONS = 3
 export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: Explain): Agent {
   const patience = { ...PATIENT, ...options.patience }
   const price = priceFor(options.model, options.prices)
-  let owed: Usage[] = [] // used by calls that brought no answer; billed with the next one
   let rejections = 0
-  let calls = 0
 
   return { name, propose }
 
   async function propose(request: Request, signal: AbortSignal): Promise<Answer> {
-    const spent = options.spent?.() ?? null
+    const file = nameOf(request.id, request.target.name)
+    const before = await answerBefore(file, options.notes)
+    if (before) return judge(request, before.reply, before.usage)
+    const spent = options.spent?.(billOf([])) ?? null
     if (spent !== null) return { kind: 'refused', why: `${name}: ${spent}` }
-    const prompt = buildPrompt(request, options.editFormat ?? 'auto')
-    const file = `${String(Date.now())}-${String(++calls).padStart(4, '0')}-${request.target.name}`
-    await record(`${file}-request`, { agent: name, model: options.model, ...prompt })
-    const outcome = await patiently(prompt, signal)
-    await record(`${file}-answer`, { ...outcome, usage: owed })
-    if ('failure' in outcome) return failed(outcome.failure)
+    const conversation = await conversationFor(request, options.editFormat ?? 'auto', options.notes)
+    await note(`${file}-request`, { agent: name, model: options.model, ...conversation })
+    const usage: Usage[] = [] // also of calls that broke off
+    const outcome = await patiently(conversation, usage, signal)
+    await note(`${file}-answer`, { ...outcome, usage })
+    if ('failure' in outcome) return failed(outcome.failure, usage)
     rejections = 0
-    return judge(request, outcome.reply)
+    return judge(request, outcome.reply, usage)
   }
 
-  async function patiently(prompt: Prompt, signal: AbortSignal): Promise<{ reply: Reply } | { failure: Failure }> {
+  async function patiently(
+    conversation: Conversation,
+    usage: Usage[],
+    signal: AbortSignal,
+  ): Promise<{ reply: Reply } | { failure: Failure }> {
     let failure: Failure | null = null
     const attempt = (): Promise<Reply> => {
       failure = null
       const deadline = AbortSignal.any([signal, AbortSignal.timeout(patience.deadlineMs)])
-      return ask(prompt, deadline, (usage) => owed.push(usage))
+      return ask(conversation, deadline, (used) => usage.push(used))
     }
     try {
       const reply = await pRetry(attempt, {
@@ -73,7 +77,7 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
           failure = explain(error)
           if (failure && retriesLeft > 0 && again(failure)) await patience.sleep(delay(failure, attemptNumber), signal)
         },
-        shouldRetry: () => failure !== null && again(failure),
+        shouldRetry: () => failure !== null && again(failure) && (options.spent?.(billOf(usage)) ?? null) === null,
       })
       return { reply }
     } catch (error) {
@@ -92,51 +96,40 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
     return retryAfterMs === null ? growing : Math.min(retryAfterMs, patience.retryAfterCapMs)
   }
 
-  function failed(failure: Failure): Answer {
+  function failed(failure: Failure, usage: Usage[]): Answer {
     const why = redact(`${name}: ${failure.why}`, options.apiKey)
     if (failure.kind === 'refused' || (failure.status === 429 && options.onRateLimit === 'stop')) return { kind: 'refused', why }
-    if (failure.kind === 'passing') return { kind: 'unavailable', why }
+    if (failure.kind === 'passing') return { kind: 'unavailable', why, ...billOf(usage), turns: 0 }
     rejections += 1
-    if (rejections >= MAX_REJECTIONS) return { kind: 'unavailable', why: `${why} (${rejections} requests in a row)` }
-    return invalid(why, 'none: the provider rejected the request')
+    if (rejections >= MAX_REJECTIONS) return { kind: 'unavailable', why: `${why} (${rejections} requests in a row)`, ...billOf(usage) }
+    return invalid(why, 'none: the provider rejected the request', usage)
   }
 
-  function judge(request: Request, reply: Reply): Answer {
-    if (reply.stop === 'refusal') return invalid(`the model declined to answer${at(reply)}`)
-    if (reply.stop === 'max-tokens') return invalid(`the answer was cut off at ${maxOutputTokens(options)} tokens${at(reply)}`)
-    if (!reply.text.trim()) return invalid(`an empty answer${at(reply)}`)
-    const parsed = parseAnswer(reply.text, request.incumbent.source)
-    if (!parsed.ok) return invalid(parsed.why, parsed.hypothesis)
+  function judge(request: Request, reply: Reply, usage: Usage[]): Answer {
+    if (reply.stop === 'refusal') return invalid(`the model declined to answer${at(reply)}`, 'none', usage)
+    if (reply.stop === 'max-tokens')
+      return invalid(`the answer was cut off at ${maxOutputTokens(options)} tokens${at(reply)}`, 'none', usage)
+    if (!reply.text.trim()) return invalid(`an empty answer${at(reply)}`, 'none', usage)
+    const parsed = parseAnswer(reply.text, request.repair?.proposal.source ?? request.incumbent.source)
+    if (!parsed.ok) return invalid(parsed.why, parsed.hypothesis, usage)
     const { source, hypothesis, predictedGain } = parsed
-    return candidate(request, { source, hypothesis, predictedGain, agent: name, ...settle() })
+    return candidate(request, { source, hypothesis, predictedGain, agent: name, repairable: true, ...billOf(usage) })
   }
 
-  function invalid(why: string, hypothesis = 'none'): Answer {
-    return { kind: 'invalid', why: redact(oneLine(why, 500), options.apiKey), hypothesis, agent: name, ...settle() }
+  function invalid(why: string, hypothesis: string, usage: Usage[]): Answer {
+    return { kind: 'invalid', why: redact(oneLine(why, 500), options.apiKey), hypothesis, agent: name, ...billOf(usage) }
   }
 
-  function settle(): { costUsd: number; tokens: number } {
-    const bill = totalOf(owed, price)
-    owed = []
-    return bill
+  function billOf(usage: Usage[]): Bill {
+    const costUsd = usage.reduce((sum, used) => sum + (price ? costOf(used, price) : 0), 0)
+    return { costUsd, tokens: usage.reduce((sum, used) => sum + tokensOf(used), 0), turns: 1 }
   }
 
-  async function record(file: string, content: unknown): Promise<void> {
-    if (!options.record) return
-    await options.record(file, JSON.parse(withoutKey(JSON.stringify(content), options.apiKey)))
+  async function note(file: string, content: unknown): Promise<void> {
+    await options.notes?.write(file, JSON.parse(withoutKey(JSON.stringify(content), options.apiKey)))
   }
 }
 
 export const maxOutputTokens = (options: LlmOptions): number => options.maxOutputTokens ?? 32_000
 
 const at = ({ requestId }: Reply): string => (requestId ? ` (request ${requestId})` : '')
-
-function totalOf(used: Usage[], price: Price | null): { costUsd: number; tokens: number } {
-  let costUsd = 0
-  let tokens = 0
-  for (const usage of used) {
-    costUsd += price ? costOf(usage, price) : 0
-    tokens += tokensOf(usage)
-  }
-  return { costUsd, tokens }
-}

@@ -2,8 +2,9 @@
 import OpenAI from 'openai'
 import type { Usage } from '../core/prices.ts'
 import type { Agent } from '../types.ts'
+import type { Reply } from './conversation.ts'
 import { explainApi, explainTransport, type Failure, fetchThatStalls, PATIENT, passing, STDERR_LOGGER } from './failure.ts'
-import { type Ask, type LlmOptions, llmAgent, maxOutputTokens, type Reply } from './llm.ts'
+import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'
 
 export const DEFAULT_OPENAI_MODEL = 'gpt-6.1-sol'
 
@@ -26,14 +27,11 @@ export function openaiAgent(options: LlmOptions): Agent {
 
 function askWith(client: OpenAI, options: LlmOptions): Ask {
   const limit = maxOutputTokens(options)
-  return async ({ system, user }, signal, bill) => {
+  return async ({ system, messages }, signal, bill) => {
     const stream = await client.chat.completions.create(
       {
         model: options.model,
-        messages: [
-          { role: 'system', content: system },
-          { role: 'user', content: user },
-        ],
+        messages: [{ role: 'system', content: system }, ...messages.map(({ role, text }) => ({ role, content: text }))],
         stream: true,
         stream_options: { include_usage: true },
         // The newer name is all that OpenAI's own models take; servers of one's own know the older one best.

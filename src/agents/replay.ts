@@ -12,7 +12,10 @@ export function replayAgent(recorded: Proposal[]): Agent {
       const seen = new Set([...attempts, ...inFlight].map(({ sourceHash }) => sourceHash)).add(normalizedHash(incumbent.source))
       const next = tape.find(({ proposal, hash }) => proposal.target === target.name && !seen.has(hash) && !tried(hash))
       if (!next) return { kind: 'exhausted', why: `the recorded run has no other idea for ${target.name}` }
-      return { kind: 'proposal', proposal: { ...next.proposal, basedOn: incumbent.commit, agent: 'replay', disposable: true, ...FREE } }
+      return {
+        kind: 'proposal',
+        proposal: { ...next.proposal, basedOn: incumbent.commit, agent: 'replay', disposable: true, thread: null, ...FREE },
+      }
     },
   }
 }

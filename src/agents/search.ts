@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { normalize, normalizedHash, normalizeExpression } from '../core/source-hash.ts'
 import { applyTunables, findTunables, type Tunable } from '../core/tunables.ts'
 import type { Agent, Answer, Request } from '../types.ts'
+import { FREE } from './candidate.ts'
 import { type Change, describe, type Lesson, lessons } from './moves.ts'
 import { mix, permutation } from './shuffle.ts'
 
@@ -25,7 +26,7 @@ function answer(request: Request): Answer {
   const { target, incumbent } = request
   for (const { source, hypothesis } of candidates(request)) {
     const proposal = { target: target.name, basedOn: incumbent.commit, source, hypothesis, predictedGain: null, agent: 'search' }
-    return { kind: 'proposal', proposal: { ...proposal, disposable: true, costUsd: 0, tokens: 0 } }
+    return { kind: 'proposal', proposal: { ...proposal, disposable: true, thread: null, sweep: [], ...FREE } }
   }
   const tunables = findTunables(incumbent.source).filter(({ values }) => values.length > 1)
   if (tunables.length === 0) return { kind: 'exhausted', why: `nothing in ${target.name} is marked '# tune:' with more than one value` }

@@ -38,6 +38,9 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
     elapsed_s: Math.round(run.elapsedMs / 1000),
     cost_usd: run.costUsd,
     tokens: run.tokens,
+    turns: run.turns,
+    ready: state.proposing.ready.length,
+    asked: state.proposing.asked.length,
     kernels: kernels.map((t) => ({
       kernel: t.target.name,
       share: t.target.share,
@@ -54,7 +57,7 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
     return 0
   }
   io.print(
-    `${run.name}: ${phase}${run.stop ? `, ${run.stop.detail}` : ''}; ${run.counted} experiments in ${duration(run.elapsedMs)}, ${run.costUsd.toFixed(2)} USD`,
+    `${run.name}: ${phase}${run.stop ? `, ${run.stop.detail}` : ''}; ${run.counted} experiments in ${duration(run.elapsedMs)}, ${run.costUsd.toFixed(2)} USD${run.turns > 0 ? ` for ${run.turns} answers` : ''}`,
   )
   const head = ['kernel', 'share', 'start us', 'now us', 'of peak', 'tried', 'kept', '']
   io.print(

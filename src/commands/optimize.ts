@@ -1,7 +1,9 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
 import { existsSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { checkAgents, chooseAgent } from '../choose-agent.ts'
+import { settleAgents } from '../agent-list.ts'
+import { chooseAgent } from '../choose-agent.ts'
+import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
 import type { Order } from '../effects/control.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
@@ -21,13 +23,13 @@ import { RunClock } from '../run-clock.ts'
 import type { RunFolder } from '../run-folder.ts'
 import type { CommitSha } from '../schema.ts'
 import { chooseRun, modelName, newSession, resumedSession, type Session } from '../session.ts'
-import type { Event, Happened, State } from '../types.ts'
+import type { Bill, Event, Happened, State } from '../types.ts'
 import { detach } from './detach.ts'
 import type { Interruption } from './index.ts'
 
-export async function optimize(options: Options, io: Io, interruption: Interruption): Promise<number> {
+export async function optimize(given: Options, io: Io, interruption: Interruption): Promise<number> {
   const began = performance.now()
-  checkAgents(options.agent)
+  const options = given.resume === undefined ? settleAgents(given, io) : given
   const now = new Date()
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
@@ -54,7 +56,9 @@ async function work(session: Session, held: Held, options: Options, interrupted:
     const ledger = opened.add(await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name), (each) => each.close())
     const texts = opened.add(await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer }), (each) => each.close())
     let latest = state
-    const agent = opened.add(await chooseAgent(options, io, folder, () => moneySpent(latest)), (each) => each.close())
+    const { rules } = state.run
+    const settled = settleAgents(options, io, rules.agents, rules.maxCostUsd)
+    const agent = opened.add(await chooseAgent(settled, io, folder, (used) => limitReached(latest, used)), (each) => each.close())
     const perform = performer({
       evaluator: judge,
       agent: agent.agent,
@@ -82,7 +86,7 @@ async function work(session: Session, held: Held, options: Options, interrupted:
         inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
       latest = now
     }
-    if (state.run.rules.runMs !== null) clock.alarm(state.run.rules.runMs, () => inbox.put({ type: 'deadline' }))
+    if (rules.runMs !== null) clock.alarm(rules.runMs, () => inbox.put({ type: 'deadline' }))
     return await runLoop(state, inbox, { journal: session.journal, clock, perform, observe })
   } finally {
     control.listen((order) => io.say(`${order.order}: too late, the last experiment is over`))
@@ -139,10 +143,10 @@ async function conclude(session: Session, { folder, io, news }: Held, state: Sta
 }
 
 /** Why no more money may be spent, for agents that have a free one to fall back on. */
-function moneySpent({ run }: State): string | null {
-  const { maxCostUsd, maxTokens } = run.rules
-  if (maxCostUsd !== null && run.costUsd >= maxCostUsd) return `--max-cost is reached (${run.costUsd.toFixed(2)} USD)`
-  return maxTokens !== null && run.tokens >= maxTokens ? `--max-tokens is reached (${run.tokens})` : null
+function limitReached({ run }: State, { costUsd, tokens, turns }: Bill): string | null {
+  const now = { ...run, costUsd: run.costUsd + costUsd, tokens: run.tokens + tokens, turns: run.turns + turns }
+  const limit = moneySpent(now)
+  return limit && `--${limit} is reached (${now.costUsd.toFixed(2)} USD, ${now.tokens} tokens, ${now.turns} answers)`
 }
 
 /** For whoever had the idea: what the judge made of it. */

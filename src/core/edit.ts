@@ -1,5 +1,5 @@
 /** Small changes to a state, each a new value. */
-import type { Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
+import type { Bill, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
 import { firstLine } from './record.ts'
 import { normalizedHash } from './source-hash.ts'
 
@@ -23,9 +23,14 @@ export function tick(state: State, at: number): State {
   return put(moved, { ...current, spentMs: current.spentMs + passed })
 }
 
-export function spend(state: State, costUsd: number, tokens: number): State {
-  return { ...state, run: { ...state.run, costUsd: state.run.costUsd + costUsd, tokens: state.run.tokens + tokens } }
+export function spend(state: State, { costUsd, tokens, turns }: Bill): State {
+  const { run } = state
+  const dearest = { costUsd: Math.max(run.dearest.costUsd, costUsd), tokens: Math.max(run.dearest.tokens, tokens), turns: 1 }
+  return { ...state, run: { ...run, costUsd: run.costUsd + costUsd, tokens: run.tokens + tokens, turns: run.turns + turns, dearest } }
 }
+
+/** A moving average that a changed habit moves within a few values. */
+export const average = (before: number | null, value: number): number => (before === null ? value : 0.7 * before + 0.3 * value)
 
 /** Whatever came of it, the attempt stays in its kernel's memory. */
 export function remember(state: State, experiment: Experiment, verdict: Verdict): State {

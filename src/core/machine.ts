@@ -1,19 +1,18 @@
 /** The run as a pure machine: what has happened -> what is to be done. Files, processes, clocks and chance live elsewhere. */
 import type { Check } from '../schema.ts'
 import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
-import { put, remember, spend, targetOf, tick } from './edit.ts'
+import { answered, proceed, withRepair } from './answers.ts'
+import { average, put, remember, targetOf, tick } from './edit.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
-import { beingJudged, fillSlots, measures, pending } from './slots.ts'
+import { fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
 
 export type Step = { state: State; effects: Effect[] }
 type On<T extends Event['type']> = Event & { type: T }
 
-const AGAIN_AFTER_MS = 60_000 // a provider that is down is asked again after this
-
 export function initialState(run: Run): State {
-  return { run, paused: false, proposing: { phase: 'idle' }, judging: { phase: 'idle' } }
+  return { run, paused: false, proposing: { asked: [], ready: [], repairs: [], waiting: null }, judging: { phase: 'idle' } }
 }
 
 export function step(state: State, event: Event): Step {
@@ -40,7 +39,7 @@ function react(state: State, event: Event): Step {
     case 'baselined':
       return baselined(state, event)
     case 'answered':
-      return state.proposing.phase === 'asked' ? answered({ ...state, proposing: { phase: 'idle' } }, event) : only(state)
+      return answered(state, event)
     case 'committed':
       return committed(state, event)
     case 'checked':
@@ -58,7 +57,7 @@ function react(state: State, event: Event): Step {
     case 'settled':
       return settled(state, event)
     case 'woke':
-      return only(state.proposing.phase === 'waiting' ? { ...state, proposing: { phase: 'idle' } } : state)
+      return only(proceed(state, 'provider'))
     case 'deadline':
       return stop(state, 'hours', 'the time is up', true)
     case 'stop':
@@ -77,58 +76,6 @@ function baselined(state: State, event: On<'baselined'>): Step {
   const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start } : { ...before, left: 'broken' }
   const rows = baselineRows(state.run, target, event.check, event.detail, event.wall)
   return { state: { ...put(state, target), judging: { phase: 'idle' } }, effects: rows.map((row) => ({ type: 'row', row })) }
-}
-
-/** An answer from an agent: an idea to judge, or why there is none. `state` has its proposing slot free again. */
-function answered(state: State, event: On<'answered'>): Step {
-  const { answer } = event
-  switch (answer.kind) {
-    case 'proposal': {
-      const { proposal } = answer
-      const hash = normalizedHash(proposal.source)
-      const earlier = state.run.sources[hash]
-      if (earlier !== undefined) return invalid(state, proposal, `the same source as experiment ${earlier}`, event)
-      const paid = spend(state, proposal.costUsd, proposal.tokens)
-      return only({ ...paid, proposing: { phase: 'ready', proposal } })
-    }
-    case 'invalid':
-      return invalid(
-        state,
-        { ...answer, target: event.target, basedOn: event.incumbent, source: '', predictedGain: null, disposable: false },
-        answer.why,
-        event,
-      )
-    case 'exhausted': {
-      const target = targetOf(state.run, event.target)
-      // While a candidate is in the judge's hands, "nothing left" may only mean "not before its verdict".
-      if (target.incumbent !== event.incumbent || beingJudged(state) === event.target)
-        return only({ ...state, proposing: { phase: 'waiting', for: 'verdict' } })
-      return only(put(state, { ...target, left: 'exhausted' }))
-    }
-    case 'unavailable':
-      return { state: { ...state, proposing: { phase: 'waiting', for: 'provider' } }, effects: [{ type: 'wait', ms: AGAIN_AFTER_MS }] }
-    case 'refused':
-      return stop(state, 'refused', answer.why, false)
-  }
-}
-
-/** An answer that cannot be judged is an experiment too: it has a number and a row, and costs what it cost. */
-function invalid(state: State, proposal: Experiment['proposal'], why: string, event: Event): Step {
-  const number = state.run.experiments + 1
-  const parent = state.run.best
-  const experiment: Experiment = { number, proposal, commit: parent, parent, startedAt: event.at }
-  const verdict: Verdict = { kind: 'discard', why: 'invalid', gain: null, detail: why }
-  const row = experimentRow(
-    state.run,
-    targetOf(state.run, proposal.target),
-    experiment,
-    verdict,
-    { check: null, rounds: [], confirmed: null },
-    event,
-  )
-  const paid = spend(state, proposal.costUsd, proposal.tokens)
-  const counted = { ...paid, run: { ...paid.run, experiments: number, counted: paid.run.counted + 1 } }
-  return { state: remember(counted, experiment, verdict), effects: [{ type: 'row', row: { ...row, commit: null } }] }
 }
 
 function committed(state: State, event: On<'committed'>): Step {
@@ -207,33 +154,38 @@ function settle(state: State, experiment: Experiment, verdict: Verdict, measured
   }
 }
 
-function settled(state: State, { tip }: On<'settled'>): Step {
+function settled(state: State, { tip, at }: On<'settled'>): Step {
   if (state.judging.phase !== 'settling') return only(state)
   const { experiment, verdict, latency } = state.judging
   const remembered = remember(state, experiment, verdict)
   const target = targetOf(remembered.run, experiment.proposal.target)
   const kept = verdict.kind === 'keep'
-  const interrupted = verdict.kind === 'discard' && verdict.why === 'interrupted'
+  // A repair is one more try of an idea that has counted already.
+  const counts = !(verdict.kind === 'discard' && verdict.why === 'interrupted') && !experiment.proposal.thread?.repairs
   const next = put(remembered, {
     ...target,
     latency,
     incumbent: kept ? tip : target.incumbent,
     keeps: target.keeps + (kept ? 1 : 0),
-    discardsInARow: kept ? 0 : target.discardsInARow + (interrupted ? 0 : 1),
+    discardsInARow: kept ? 0 : target.discardsInARow + (counts ? 1 : 0),
   })
-  const proposing: State['proposing'] =
-    state.proposing.phase === 'waiting' && state.proposing.for === 'verdict' ? { phase: 'idle' } : state.proposing
-  return only({ ...next, run: { ...next.run, best: tip, counted: next.run.counted + 1 }, proposing, judging: { phase: 'idle' } })
+  const { pace } = next.run
+  const verdictMs = average(pace.verdictMs, at - experiment.startedAt)
+  const run = { ...next.run, best: tip, counted: next.run.counted + 1, pace: { ...pace, verdictMs } }
+  return only(withRepair(proceed({ ...next, run, judging: { phase: 'idle' } }, 'verdict'), experiment, verdict))
 }
 
-/** Now: everything is cut off. Else the experiment in hand is finished, for which a paused run goes on. */
+/**
+ * Now: everything is cut off. Else the experiment in hand is finished, for which a paused run goes on.
+ * Whom was asked stays asked: a resumed run asks the same again, and an answer that was paid for meanwhile is not paid for twice.
+ */
 function stop(state: State, reason: StopReason, detail: string, now: boolean): Step {
   if (state.run.stop?.now) return only(state)
   const stopped: State = { ...state, run: { ...state.run, stop: { reason, detail, now } } }
-  if (state.proposing.phase !== 'ready') stopped.proposing = { phase: 'idle' }
   if (now) return { state: stopped, effects: [{ type: 'abort', what: 'all' }] }
   const { state: going, effects } = goOn(stopped)
-  const asking = state.proposing.phase === 'asked' || state.proposing.phase === 'waiting'
+  const { asked, waiting } = state.proposing
+  const asking = asked.length > 0 || waiting === 'provider'
   return { state: going, effects: asking ? [{ type: 'abort', what: 'asking' }, ...effects] : effects }
 }
 

@@ -1,7 +1,9 @@
 /** What a model is told: the rules and the playbook (stable, so that it is cached), then one kernel with its history (bounded). */
 import type { Attempt, Latency, Request } from '../types.ts'
+import { fence } from './fence.ts'
 import { history } from './history.ts'
 import { oneLine } from './patch.ts'
+import { repairNote } from './repair.ts'
 
 export type EditFormat = 'whole' | 'diff' | 'auto'
 export type Prompt = { system: string; user: string }
@@ -27,7 +29,8 @@ export function buildPrompt(request: Request, format: EditFormat): Prompt {
 
 /** CONTEXT.md for a program that finds kernel.py and program.md beside it. */
 export function buildContext(request: Request): string {
-  return [RULES, ...situation(request), ...past(request), task(request), COMMAND_CONTRACT].join('\n\n')
+  const turn = request.repair ? repairNote(request.repair) : task(request)
+  return [RULES, ...situation(request), ...past(request), turn, COMMAND_CONTRACT].join('\n\n')
 }
 
 /** program.md without the parts for other backends. */
@@ -93,13 +96,6 @@ function task({ attempts }: Request): string {
   const row = discardsInARow(attempts)
   const stuck = `The last ${row} ideas were not kept. Change the structure now (another algorithm, another split of the work, another memory path), not the constants.`
   return `## Your turn\n\n${row >= STUCK_AFTER ? `${stuck}\n\n` : ''}Propose one change that is most likely to make this kernel faster on these shapes.`
-}
-
-/** A fence that nothing inside can close. */
-function fence(language: string, text: string): string {
-  const longest = Math.max(2, ...[...text.matchAll(/`{3,}/g)].map(([run]) => run.length))
-  const mark = '`'.repeat(longest + 1)
-  return `${mark}${language}\n${text.replace(/\n$/, '')}\n${mark}`
 }
 
 const settings = (options: Record<string, unknown>): string =>

@@ -27,7 +27,7 @@ export function reportText(ending: Ending): string {
   const { run } = state
   const parts = [
     headline(ending),
-    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens${costPerPercent(ending)}.`,
+    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens in ${run.turns} answers of a model${costPerPercent(ending)}.`,
     '## Kernels',
     kernelTable(run, ending),
     ending.leftOut.length > 0

@@ -1,6 +1,7 @@
 /** Keeps both slots filled: which kernel is current, what is judged next, whom to ask. */
-import type { Effect, State, StopReason } from '../types.ts'
+import type { Effect, Proposal, Run, State } from '../types.ts'
 import { leaveReason, nextTarget } from './advance.ts'
+import { spent, startAsking } from './asking.ts'
 import { enter, leave, targetOf } from './edit.ts'
 
 type Step = { state: State; effects: Effect[] }
@@ -10,7 +11,7 @@ export function fillSlots(state: State, at: number, wall: string): Step {
   if (state.run.stop || state.paused) return { state, effects: [] }
   const placed = chooseKernel(state)
   const judging = startJudging(placed, at, wall)
-  const asking = startAsking(judging.state)
+  const asking = startAsking(judging.state, at)
   return { state: stopWhenSpent(asking.state), effects: [...judging.effects, ...asking.effects] }
 }
 
@@ -44,8 +45,8 @@ export function pending(state: State): Effect[] {
       wall: judging.wall,
     })
   }
-  if (proposing.phase === 'asked') effects.push({ type: 'ask', target: proposing.target, incumbent: proposing.incumbent })
-  if (proposing.phase === 'waiting' && proposing.for === 'provider') effects.push({ type: 'wait', ms: 0 })
+  effects.push(...proposing.asked.map((asked) => ({ type: 'ask' as const, ...asked })))
+  if (proposing.waiting === 'provider') effects.push({ type: 'wait', ms: 0 })
   return effects
 }
 
@@ -86,48 +87,28 @@ function startJudging(state: State, at: number, wall: string): Step {
       effects: [{ type: 'baseline', target, commit: startCommit }],
     }
   }
-  if (proposing.phase !== 'ready') return { state, effects: [] }
-  const { proposal } = proposing
-  const stale = proposal.basedOn !== targetOf(run, proposal.target).incumbent || proposal.target !== run.current
-  if (stale && proposal.disposable) return { state: { ...state, proposing: { phase: 'idle' } }, effects: [] }
+  const [proposal, ...ready] = proposing.ready.filter((idea) => !(idea.disposable && isStale(run, idea)))
+  if (!proposal) return { state: { ...state, proposing: { ...proposing, ready } }, effects: [] }
   const number = run.experiments + 1
   const parent = run.best
   return {
     state: {
       ...state,
       run: { ...run, experiments: number },
-      proposing: { phase: 'idle' },
+      proposing: { ...proposing, ready },
       judging: { phase: 'committing', number, proposal, parent, startedAt: at, wall },
     },
     effects: [{ type: 'commit', number, proposal, parent, wall }],
   }
 }
 
-function startAsking(state: State): Step {
-  const { run, proposing } = state
-  if (proposing.phase !== 'idle' || run.current === null || spent(state) !== null) return { state, effects: [] }
-  const { target, baselines, incumbent, left } = targetOf(run, run.current)
-  if (baselines === null || left !== null) return { state, effects: [] }
-  return {
-    state: { ...state, proposing: { phase: 'asked', target: target.name, incumbent } },
-    effects: [{ type: 'ask', target: target.name, incumbent }],
-  }
-}
+const isStale = (run: Run, { target, basedOn }: Proposal): boolean => basedOn !== targetOf(run, target).incumbent || target !== run.current
 
-/** Which budget leaves no room for another idea, or null. */
-function spent({ run }: State): StopReason | null {
-  const { rules } = run
-  if (rules.maxExperiments !== null && run.experiments >= rules.maxExperiments) return 'max-experiments'
-  if (rules.freeFallback) return null
-  if (rules.maxCostUsd !== null && run.costUsd >= rules.maxCostUsd) return 'max-cost'
-  if (rules.maxTokens !== null && run.tokens >= rules.maxTokens) return 'max-tokens'
-  return null
-}
-
-/** Ends the run when both slots are empty and nothing may or can follow. */
+/** Ends the run when nothing is under way and nothing may or can follow. */
 function stopWhenSpent(state: State): State {
-  if (state.judging.phase !== 'idle' || state.proposing.phase === 'ready' || state.proposing.phase === 'asked') return state
-  const reason = spent(state) ?? (state.run.current === null ? 'exhausted' : null)
+  const { asked, ready } = state.proposing
+  if (state.judging.phase !== 'idle' || ready.length > 0 || asked.length > 0) return state
+  const reason = spent(state.run) ?? (state.run.current === null ? 'exhausted' : null)
   if (reason === null) return state
   const detail = reason === 'exhausted' ? 'no kernel has anything left to try' : `--${reason} is reached`
   return { ...state, run: { ...state.run, stop: { reason, detail, now: false } } }

@@ -5,6 +5,7 @@ import { replayAgent } from '../../src/agents/replay.ts'
 import { normalizedHash } from '../../src/core/source-hash.ts'
 import { CommitSha } from '../../src/schema.ts'
 import type { Agent, Answer, Proposal } from '../../src/types.ts'
+import { FREE } from '../support/make.ts'
 import { KERNEL, never, request } from '../support/request.ts'
 
 const kernel = (warps: number): string => KERNEL.replace('NUM_WARPS = 4 ', `NUM_WARPS = ${warps} `)
@@ -16,12 +17,15 @@ const idea = (source: string, target = 'rmsnorm'): Proposal => ({
   predictedGain: 1.1,
   agent: 'anthropic',
   disposable: false,
+  thread: null,
+  sweep: [],
   costUsd: 0.06,
   tokens: 900,
+  turns: 1,
 })
 const YES: Answer = { kind: 'proposal', proposal: idea(kernel(1)) }
-const UNUSABLE: Answer = { kind: 'invalid', why: 'no code', hypothesis: '', agent: 'a', costUsd: 1, tokens: 1 }
-const DOWN: Answer = { kind: 'unavailable', why: 'down' }
+const UNUSABLE: Answer = { kind: 'invalid', why: 'no code', hypothesis: '', agent: 'a', costUsd: 1, tokens: 1, turns: 1 }
+const DOWN: Answer = { kind: 'unavailable', why: 'down', ...FREE }
 const OUT: Answer = { kind: 'exhausted', why: 'out' }
 const NO: Answer = { kind: 'refused', why: 'no money' }
 
@@ -63,7 +67,7 @@ it('replays a recorded run in order, for this kernel, free, and from where a res
   const agent = replayAgent([idea(kernel(1)), idea(kernel(2), 'softmax'), idea(kernel(3)), idea(KERNEL)])
   expect(await agent.propose(request(), never)).toEqual({
     kind: 'proposal',
-    proposal: { ...idea(kernel(1)), basedOn: 'abc1234', agent: 'replay', disposable: true, costUsd: 0, tokens: 0 },
+    proposal: { ...idea(kernel(1)), basedOn: 'abc1234', agent: 'replay', disposable: true, ...FREE },
   })
   const tried = (hash: string): boolean => hash === normalizedHash(kernel(1))
   expect(await agent.propose(request({ tried }), never)).toMatchObject({ proposal: { source: kernel(3) } })

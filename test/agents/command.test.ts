@@ -40,8 +40,11 @@ it('takes what a program did to kernel.py, with its last line as the idea', asyn
       predictedGain: null,
       agent: 'command',
       disposable: false,
+      thread: { ask: 1, repairs: 0 },
+      sweep: [],
       costUsd: 0,
       tokens: 0,
+      turns: 1,
     },
   })
   expect(await readdir(join(scratch, 'work'))).toEqual([])
@@ -76,6 +79,17 @@ describe('calls a proposal invalid, and says why, when the program', () => {
   ])('%s', async (_, script, why) => {
     expect((await run(script)).answer).toMatchObject({ kind: 'invalid', why: expect.stringMatching(why), agent: 'command' })
   })
+})
+
+it('gives a failed candidate back to be repaired, with the judge’s words', async () => {
+  const failed = KERNEL.replace('NUM_WARPS = 4 ', 'NUM_WARPS = 3 ')
+  const first = (await run(`sed -i 's/NUM_WARPS = 4 /NUM_WARPS = 3 /' kernel.py\n`)).answer
+  if (first.kind !== 'proposal') throw new Error(first.kind)
+  const repair = { experiment: 7, proposal: first.proposal, outcome: 'crash' as const, detail: 'num_warps must be a power of 2' }
+  const script = `grep -o 'must be a power of 2' CONTEXT.md\ngrep -c 'NUM_WARPS = 3 ' kernel.py\nsed -i 's/NUM_WARPS = 3 /NUM_WARPS = 16 /' kernel.py\ntail -1 CONTEXT.md > /dev/null; echo repaired it\n`
+  const { answer } = await run(script, { id: 2, repair })
+  expect(failed).toBe(first.proposal.source)
+  expect(answer).toMatchObject({ proposal: { source: FASTER, hypothesis: 'repair of #7: repaired it', thread: { ask: 2, repairs: 1 } } })
 })
 
 it('lets a coding agent keep its own hidden files and Python its caches', async () => {

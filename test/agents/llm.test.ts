@@ -24,6 +24,9 @@ describe.each(AGENTS)('%s', (name, make) => {
         predictedGain: 1.12,
         agent: name,
         disposable: false,
+        thread: { ask: 1, repairs: 0 },
+        sweep: [],
+        turns: 1,
         costUsd: (100 * 10 + 2000 * 20 + 3000 * 1 + 400 * 50) / 1e6,
         tokens: 5500,
       },
@@ -155,21 +158,21 @@ describe.each(AGENTS)('%s', (name, make) => {
       why: expect.stringContaining('sixteen warps'),
     })
     const tried = (hash: string): boolean => hash === normalizedHash(FASTER)
-    expect(await agent.propose(request({ tried }), never)).toMatchObject({ kind: 'invalid', why: expect.stringContaining('tried before') })
+    expect(await agent.propose(request({ id: 2, tried }), never)).toMatchObject({
+      kind: 'invalid',
+      why: expect.stringContaining('tried before'),
+    })
   })
 
   it('keeps request and answer, and never the key', async () => {
     const { server, ask, records } = await make()
     server.will(said(GOOD.replace('more warps', `more ${KEY} warps`)))
     await ask()
-    expect(records.map(([file]) => file)).toEqual([
-      expect.stringMatching(/^\d+-0001-rmsnorm-request$/),
-      expect.stringMatching(/^\d+-0001-rmsnorm-answer$/),
-    ])
+    expect(records.map(([file]) => file)).toEqual(['0001-rmsnorm-request', '0001-rmsnorm-answer'])
     expect(records[0]?.[1]).toMatchObject({
       model: 'house-model',
       system: expect.stringContaining('HYPOTHESIS'),
-      user: expect.stringContaining(KERNEL),
+      messages: [{ role: 'user', text: expect.stringContaining(KERNEL) }],
     })
     expect(records[1]?.[1]).toMatchObject({ reply: { text: expect.stringContaining('more [key] warps') }, usage: [{ output: 400 }] })
     expect(JSON.stringify(records)).not.toContain(KEY)

@@ -1,5 +1,6 @@
 /** What each provider is asked in particular, and what is billed when things break off. */
 import { expect, it } from 'vitest'
+import type { Bill } from '../../src/types.ts'
 import { GOOD, KEY, makeAnthropic, makeOpenai, said } from '../support/llm-agents.ts'
 
 it('asks Claude with the stable half cached for an hour, effort, and no sampling parameters', async () => {
@@ -36,11 +37,19 @@ it('asks for diffs when told to', async () => {
   expect(JSON.stringify(server.seen[0]?.body)).toContain('unified diff')
 })
 
-it('bills the part of a cut stream that was used with the next answer', async () => {
-  const { server, ask } = await makeAnthropic({ patience: { retries: 0 } })
+it('bills the part of a cut stream that was used, with whatever comes of the request', async () => {
+  const { server, ask } = await makeAnthropic({ patience: { retries: 1 } })
+  server.will({ do: 'cut', text: 'HYPOTHESIS' }, { do: 'cut', text: 'HYPOTHESIS' }, { do: 'cut', text: 'HYPOTHESIS' }, said(GOOD))
+  expect(await ask()).toMatchObject({ kind: 'unavailable', tokens: 2 * 5101, turns: 0 })
+  expect(await ask()).toMatchObject({ proposal: { tokens: 5101 + 5500, turns: 1 } })
+})
+
+it('does not even retry a broken stream when what it used has reached the limit', async () => {
+  const spent = ({ tokens }: Bill): string | null => (tokens >= 5000 ? '--max-tokens is reached' : null)
+  const { server, ask } = await makeAnthropic({ spent })
   server.will({ do: 'cut', text: 'HYPOTHESIS' }, said(GOOD))
-  expect((await ask()).kind).toBe('unavailable')
-  expect(await ask()).toMatchObject({ proposal: { tokens: 5101 + 5500 } })
+  expect(await ask()).toMatchObject({ kind: 'unavailable', tokens: 5101 })
+  expect(server.seen).toHaveLength(1)
 })
 
 it('asks nothing more once the budget is spent, and says so', async () => {

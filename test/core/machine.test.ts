@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { finished, initialState, step } from '../../src/core/machine.ts'
-import type { Baselines, Effect, Event, Happened, Rules, State } from '../../src/types.ts'
-import { check, proposal, round, run, sha, timing } from '../support/make.ts'
+import type { Answer, Baselines, Effect, Event, Happened, Rules, State } from '../../src/types.ts'
+import { check, FREE, proposal, round, run, sha, timing } from '../support/make.ts'
 
 const baselines: Baselines = {
   start: { us: 100, ci95: 1 },
@@ -39,6 +39,7 @@ class Play {
     const incumbent = this.state.run.targets[target]?.incumbent ?? sha(0)
     return this.happen({
       type: 'answered',
+      id: this.state.proposing.asked[0]?.id ?? 0,
       target,
       incumbent,
       answer: { kind: 'proposal', proposal: { ...proposal(target, source, incumbent), disposable } },
@@ -83,7 +84,7 @@ describe('a run', () => {
     play.begin()
     expect(kinds(play.answer('a'))).toEqual(['commit', 'ask'])
     expect(play.state.judging.phase).toBe('committing')
-    expect(play.state.proposing.phase).toBe('asked')
+    expect(play.state.proposing.asked).toHaveLength(1)
   })
 
   it('keeps a faster kernel: confirms it, then moves git and writes the row in one effect', () => {
@@ -171,12 +172,13 @@ describe('a run', () => {
     const play = new Play(['rmsnorm'])
     play.begin()
     play.answer('a')
-    const none: Happened = { type: 'answered', target: 'rmsnorm', incumbent: sha(1), answer: { kind: 'exhausted', why: 'all tried' } }
-    play.happen(none)
+    const answer: Answer = { kind: 'exhausted', why: 'all tried' }
+    const none = (id: number): Happened => ({ type: 'answered', id, target: 'rmsnorm', incumbent: sha(1), answer })
+    play.happen(none(2))
     expect(play.state.run.targets.rmsnorm?.left).toBe(null)
     play.judge(1, 110)
     expect(kinds(play.happen({ type: 'settled', number: 1, tip: sha(1) }))).toEqual(['ask'])
-    play.happen(none)
+    play.happen(none(3))
     expect(play.state.run.stop).toMatchObject({ reason: 'exhausted' })
   })
 
@@ -231,7 +233,15 @@ describe('a run', () => {
     const play = new Play(['rmsnorm'])
     play.begin()
     expect(
-      kinds(play.happen({ type: 'answered', target: 'rmsnorm', incumbent: sha(1), answer: { kind: 'unavailable', why: '529' } })),
+      kinds(
+        play.happen({
+          type: 'answered',
+          id: 1,
+          target: 'rmsnorm',
+          incumbent: sha(1),
+          answer: { kind: 'unavailable', why: '529', ...FREE },
+        }),
+      ),
     ).toEqual(['wait'])
     expect(kinds(play.happen({ type: 'woke' }))).toEqual(['ask'])
   })

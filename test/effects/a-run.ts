@@ -14,7 +14,20 @@ export async function startRun(folder: string, run = 'night-1'): Promise<{ repo:
 }
 
 export function proposal(basedOn: CommitSha, source: string, hypothesis = 'one pass over the row'): Proposal {
-  return { target: 'rmsnorm', basedOn, source, hypothesis, predictedGain: null, agent: 'search', costUsd: 0, tokens: 0, disposable: true }
+  return {
+    target: 'rmsnorm',
+    basedOn,
+    source,
+    hypothesis,
+    predictedGain: null,
+    agent: 'search',
+    costUsd: 0,
+    tokens: 0,
+    turns: 0,
+    thread: null,
+    sweep: [],
+    disposable: true,
+  }
 }
 
 export async function experiment(repo: RunRepo, number: number, parent: CommitSha, source: string): Promise<Experiment> {

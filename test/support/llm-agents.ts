@@ -30,11 +30,15 @@ function maker(start: () => Promise<LlmServer>, create: (options: LlmOptions) =>
       apiKey: KEY,
       baseURL: base(server.url),
       prices: { 'house-model': { input: 10, cacheWrite: 20, cacheRead: 1, output: 50 } },
-      record: (name, content) => void records.push([name, content]),
+      notes: {
+        write: (name, content) => void records.push([name, content]),
+        read: (name) => records.find(([file]) => file === name)?.[1] ?? null,
+      },
       ...options,
       patience: { retries: 3, sleep, stallMs: 5000, ...options.patience },
     })
-    return { agent, server, slept, records, ask: () => agent.propose(request(), never) }
+    let id = 0 // each ask has its own, as in a run
+    return { agent, server, slept, records, ask: () => agent.propose(request({ id: ++id }), never) }
   }
 }
 

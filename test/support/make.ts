@@ -1,7 +1,7 @@
 /** Values for tests: a target, a run, rounds with a known truth, and a seeded source of chance. */
 import type { Check, CommitSha, DeviceFacts, Round, Target, Timing } from '../../src/schema.ts'
 import { CommitSha as Sha } from '../../src/schema.ts'
-import type { Proposal, Rules, Run, TargetState } from '../../src/types.ts'
+import type { Bill, Proposal, Rules, Run, TargetState } from '../../src/types.ts'
 
 export const sha = (n: number): CommitSha => Sha.parse(n.toString(16).padStart(40, '0'))
 
@@ -17,11 +17,16 @@ export const device: DeviceFacts = {
   datasheet: null,
 }
 
+export const FREE: Bill = { costUsd: 0, tokens: 0, turns: 0 }
+
 export const rules: Rules = {
   runMs: null,
   maxExperiments: null,
   maxCostUsd: null,
   maxTokens: null,
+  maxTurns: null,
+  agents: 'search',
+  inFlight: 1,
   freeFallback: false,
   minGain: 0.01,
   maxDiscards: 5,
@@ -66,8 +71,12 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     experiments: 0,
     counted: 0,
     elapsedMs: 0,
+    asks: 0,
     costUsd: 0,
     tokens: 0,
+    turns: 0,
+    dearest: { costUsd: 0, tokens: 0, turns: 0 },
+    pace: { answerMs: null, verdictMs: null },
     sources: {},
     stop: null,
   }
@@ -82,8 +91,11 @@ export function proposal(name: string, source: string, basedOn = sha(1)): Propos
     predictedGain: null,
     agent: 'search',
     disposable: true,
+    thread: null,
+    sweep: [],
     costUsd: 0,
     tokens: 0,
+    turns: 0,
   }
 }
 

@@ -47,6 +47,9 @@ Threads over rows.
 
 export function request(changes: Partial<Request> = {}): Request {
   return {
+    id: 1,
+    repair: null,
+    others: 0,
     target: {
       name: 'rmsnorm',
       op: 'rmsnorm',
