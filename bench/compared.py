@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arena import CPU_BYTES, TYPES, Arena, Buffer
-from worker import Worker
+from arena import TYPES, Arena, Buffer, bytes_for
+from worker import Worker, WorkerFailed
 from workers import Pool
 
 LOAD_S, FORWARD_S = 600.0, 300.0
@@ -53,9 +53,25 @@ class Comparison:
 
     def __init__(self, pool: Pool, device: torch.device, request: Request) -> None:
         self.pool, self.request, self.gpu = pool, request, device.type == "cuda"
-        self.arena = Arena(device, (2 << 30) if self.gpu else CPU_BYTES)
+        self.seeds = [int.from_bytes(os.urandom(4), "big") for _ in range(SETS)]
         self.sets: list[list[dict[str, Any]]] = []
         self.slots: list[list[Buffer]] = []
+        self.arena = Arena(device, 1 << 20)
+        try:
+            need = self._survey()
+        finally:
+            self.arena.close()
+        self.arena = Arena(device, need)
+
+    def _survey(self) -> int:
+        """Bytes that inputs, outputs and reference take, seen in a process that is gone before any of them is used."""
+        scout, _ = self.start("original")
+        with scout:
+            inputs = scout.ask({"do": "draw", "seeds": self.seeds}, FORWARD_S)["sets"]
+            self.outputs: list[dict[str, Any]] = scout.ask({"do": "forward", "set": 0}, FORWARD_S)["outputs"]
+            self.wide, self.wide_outputs = _in_double(scout, self.outputs, self.request.model["dtype"])
+        tensors = [x for given in inputs for x in given if "shape" in x] + self.outputs + self.wide_outputs
+        return bytes_for([torch.empty(t["shape"], dtype=TYPES[t["dtype"]], device="meta") for t in tensors])
 
     def close(self) -> None:
         self.arena.close()
@@ -90,8 +106,7 @@ class Comparison:
 
     def draw(self, original: Worker) -> None:
         """Inputs that nobody has seen, written by the original's process into room that the judge made."""
-        seeds = [int.from_bytes(os.urandom(4), "big") for _ in range(SETS)]
-        told = original.ask({"do": "draw", "seeds": seeds}, FORWARD_S)["sets"]
+        told = original.ask({"do": "draw", "seeds": self.seeds}, FORWARD_S)["sets"]
         self.arena.reset()
         self.sets = []
         for inputs in told:
@@ -105,24 +120,36 @@ class Comparison:
         original.ask({"do": "publish", "sets": self.sets}, FORWARD_S)
         original.ask({"do": "adopt", "sets": self.sets}, FORWARD_S)
 
-    def make_slots(self, outputs: Sequence[dict[str, Any]], count: int) -> None:
-        self.slots = [
-            [self.arena.slot(f"output {at}", o["shape"], TYPES[o["dtype"]]) for o in outputs] for at in range(count)
-        ]
+    def make_slots(self) -> None:
+        """Room for one answer of the model, and one of the model in double."""
+        self.slots = [self._slots("output", self.outputs), self._slots("reference", self.wide_outputs)]
         self.arena.seal()
 
-    def fetch(
-        self, worker: Worker, count: int = 1, slots: list[list[Buffer]] | None = None
-    ) -> list[list[torch.Tensor]]:
-        slots = (slots or self.slots)[:count]
-        for buffer in (b for lot in slots for b in lot):
+    def _slots(self, name: str, outputs: Sequence[dict[str, Any]]) -> list[Buffer]:
+        return [self.arena.slot(f"{name} {at}", o["shape"], TYPES[o["dtype"]]) for at, o in enumerate(outputs)]
+
+    def fetch(self, worker: Worker, wide: bool = False) -> list[torch.Tensor]:
+        """A copy of what the process computed last."""
+        slots = self.slots[wide]
+        for buffer in slots:
             self.arena.poison(buffer)
         problem = worker.ask({"do": "deliver", "slots": slots}, FORWARD_S).get("problem")
         if problem:
             raise Failed(str(problem))
-        return [[self.arena.read(buffer) for buffer in lot] for lot in slots]
+        return [self.arena.read(buffer) for buffer in slots]
 
     def intact(self) -> None:
-        damage = self.arena.damage([buffer for lot in self.slots for buffer in lot])
+        damage = self.arena.damage([buffer for slots in self.slots for buffer in slots])
         if damage:
             raise Failed(f"the optimized model {damage}")
+
+
+def _in_double(original: Worker, outputs: list[dict[str, Any]], dtype: str) -> tuple[str, list[dict[str, Any]]]:
+    """Double where the model runs in it, float32 where only that, else the model's own numbers."""
+    for wide in ("float64", "float32"):
+        try:
+            return wide, original.ask({"do": "forward", "set": 0, "wide": wide}, FORWARD_S)["outputs"]
+        except WorkerFailed as error:
+            if error.kind == "timeout":
+                raise
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[dtype], outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ def kernel_fn(*inputs, **options):
 class ModelHarness:
     def __init__(self, flat: torch.Tensor) -> None:
         self.flat, self.gpu = flat, flat.device.type == "cuda"
-        self.sets: list[list[Any]] = []
-        self.kept: list[list[torch.Tensor]] = []
+        self.sets: Sequence[Sequence[Any]] = []
+        self.kept: list[torch.Tensor] = []
         self.report: Any = None
         self.model: Any = None
 
@@ -86,7 +86,7 @@ class ModelHarness:
 
     def draw(self, m: dict[str, Any]) -> dict[str, Any]:
         """New inputs, described; `publish` then writes them where the judge made room."""
-        self.drawn = [self.loaded.draw_inputs(seed) for seed in m["seeds"]]
+        self.sets = self.drawn = [self.loaded.draw_inputs(seed) for seed in m["seeds"]]
         told = []
         for inputs in self.drawn:
             told.append([_describe(x) if isinstance(x, torch.Tensor) else {"value": x} for x in inputs])
@@ -119,35 +119,35 @@ class ModelHarness:
             model = model_loader.cast(copy.deepcopy(self.model), wide, self.flat.device)
             inputs = [x.to(wide) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
         with torch.no_grad():
-            self.kept = [list(_tensors(model(*inputs)))]
+            self.kept = list(_tensors(model(*inputs)))
         self._sync()
+        if m.get("wide") and self.gpu:
+            del model, inputs
+            torch.cuda.empty_cache()  # the other processes need the room
         calls = {} if self.report is None else {str(k): int(v) for k, v in self.report.calls.items()}
-        return {"outputs": [_describe(t) for t in self.kept[0]], "calls": calls}
+        return {"outputs": [_describe(t) for t in self.kept], "calls": calls}
 
     def visit(self, m: dict[str, Any]) -> dict[str, Any]:
-        """Forward passes over the sets in the order given; the elements asked for come with the answer."""
-        outs, model, sets = [], self.model, [self.sets[at] for at in m["order"]]
+        """Forward passes over the sets in the order given; elements of the one to keep come with the answer."""
+        kept, model, sets, keep = None, self.model, [self.sets[at] for at in m["order"]], m["keep"]
         with torch.no_grad():
             self._sync()
             began = perf_counter()
             for at, inputs in enumerate(sets):
                 out = model(*inputs)
-                if at in m["keep"]:
-                    outs.append(out)
+                if at == keep:
+                    kept = out
             self._sync()
             seconds = perf_counter() - began
-            self.kept = [list(_tensors(out)) for out in outs]
-            receipt = b"".join(probe(tensor, m["probes"]) for kept in self.kept for tensor in kept)
+            self.kept = list(_tensors(kept))
+            receipt = b"".join(probe(tensor, m["probes"]) for tensor in self.kept)
         return {"seconds": seconds, "receipt": receipt.hex()}
 
     def deliver(self, m: dict[str, Any]) -> dict[str, Any]:
-        for kept, buffers in zip(self.kept, m["slots"], strict=True):
-            for tensor, buffer in zip(kept, buffers, strict=True):
-                if list(tensor.shape) != buffer["shape"] or arena.NAMES.get(tensor.dtype) != buffer["dtype"]:
-                    return {
-                        "problem": f"expected an output {buffer['shape']} {buffer['dtype']}, got {_describe(tensor)}"
-                    }
-                arena.view(self.flat, buffer).copy_(tensor)
+        for tensor, buffer in zip(self.kept, m["slots"], strict=True):
+            if list(tensor.shape) != buffer["shape"] or arena.NAMES.get(tensor.dtype) != buffer["dtype"]:
+                return {"problem": f"expected an output {buffer['shape']} {buffer['dtype']}, got {_describe(tensor)}"}
+            arena.view(self.flat, buffer).copy_(tensor)
         self._sync()
         return {}
 

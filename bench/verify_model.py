@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import torch
-from arena import TYPES
 from compared import FORWARD_S, LOAD_S, Comparison, Failed, Request, read_request
 from worker import JudgeError, Worker, WorkerFailed
 from workers import Pool
@@ -30,37 +29,20 @@ def compare_outputs(
     """Largest and normwise error of the optimized model against the original in double, and what is allowed."""
     compared.draw(original)
     optimized.ask({"do": "adopt", "sets": compared.sets}, FORWARD_S)
-    described = original.ask({"do": "forward", "set": 0}, FORWARD_S)["outputs"]
-    wide_outputs, wide = _wide_slots(original, described, compared.request.model["dtype"])
-    wide_slots = [
-        [compared.arena.slot(f"reference {at}", o["shape"], TYPES[o["dtype"]]) for at, o in enumerate(wide_outputs)]
-    ]
-    compared.make_slots(described, 1)
-    compared.slots += wide_slots
+    compared.make_slots()
     worst = {"max_abs": 0.0, "normwise": 0.0, "allowed_normwise": 0.0}
     calls: dict[str, int] = {}
     for at in range(2):
         original.ask({"do": "forward", "set": at}, FORWARD_S)
-        base = compared.fetch(original)[0]
-        original.ask({"do": "forward", "set": at, "wide": wide}, FORWARD_S)
-        reference = compared.fetch(original, 1, wide_slots)[0]
+        base = compared.fetch(original)
+        original.ask({"do": "forward", "set": at, "wide": compared.wide}, FORWARD_S)
+        reference = compared.fetch(original, wide=True)
         calls = optimized.ask({"do": "forward", "set": at}, FORWARD_S).get("calls", {})
-        got = compared.fetch(optimized)[0]
+        got = compared.fetch(optimized)
         compared.intact()
         for number, (want, plain, have) in enumerate(zip(reference, base, got, strict=True)):
             _compare(number, want, plain, have, compared.request.model["dtype"], worst)
     return worst, {str(k): int(v) for k, v in calls.items()}
-
-
-def _wide_slots(original: Worker, described: list[dict[str, Any]], dtype: str) -> tuple[list[dict[str, Any]], str]:
-    """Double where the model runs in it, float32 where only that, else the model's own numbers."""
-    for wide in ("float64", "float32"):
-        try:
-            return original.ask({"do": "forward", "set": 0, "wide": wide}, FORWARD_S)["outputs"], wide
-        except WorkerFailed as error:
-            if error.kind == "timeout":
-                raise
-    return described, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[dtype]
 
 
 def _compare(
@@ -99,7 +81,7 @@ def is_used(compared: Comparison, kernel: str) -> tuple[bool, str]:
         if not applied["replaced"].get(kernel):
             return False, applied["skipped"].get(kernel, "it replaces nothing")
         worker.ask({"do": "forward", "set": 0}, FORWARD_S)
-        outs = compared.fetch(worker)[0]
+        outs = compared.fetch(worker)
     nan = any(bool(t.isnan().any()) for t in outs if t.is_floating_point())
     return nan, "" if nan else "the model's output holds no NaN although the kernel's does: it is not used"
 
@@ -123,7 +105,10 @@ def verify(pool: Pool, device: torch.device, raw: dict[str, Any]) -> dict[str, A
         "rounds": [],
     }
     if request.chosen:
-        compared = Comparison(pool, device, request)
+        try:
+            compared = Comparison(pool, device, request)
+        except WorkerFailed as error:
+            raise JudgeError(f"the original model cannot be run: {error.detail}") from error
         try:
             result |= {"verdict": "pass", "detail": ""}
             _check(compared, request, bool(raw.get("nan_probe")), result)
@@ -137,10 +122,7 @@ def verify(pool: Pool, device: torch.device, raw: dict[str, Any]) -> dict[str, A
 
 
 def _check(compared: Comparison, request: Request, nan_probe: bool, result: dict[str, Any]) -> None:
-    try:
-        original, _ = compared.start("original")
-    except WorkerFailed as error:
-        raise JudgeError(f"the original model cannot be loaded: {error.detail}") from error
+    original, _ = compared.start("original")
     with original:
         try:
             optimized, applied = compared.start("optimized")

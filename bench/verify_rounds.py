@@ -72,7 +72,7 @@ def _round(
             watch.begin(worker.pid)
             seconds, receipt, places = _visit(worker, sequence, keep, rng)
             watch.end()
-            outputs[side] = compared.fetch(worker)[0]
+            outputs[side] = compared.fetch(worker)
             if not compared.gpu:
                 worker.stop()
         except WorkerFailed as failure:
@@ -89,7 +89,7 @@ def _round(
 
 
 def _passes(worker: Worker, gpu: bool) -> int:
-    own = float(worker.ask({"do": "visit", "order": [0], "keep": [0], "probes": [0.0]}, FORWARD_S)["seconds"])
+    own = float(worker.ask({"do": "visit", "order": [0], "keep": 0, "probes": [0.0]}, FORWARD_S)["seconds"])
     return max(1, min(64, round(VISIT_S[gpu] / max(own, 1e-6))))
 
 
@@ -97,7 +97,7 @@ def _visit(worker: Worker, sequence: list[int], keep: int, rng: random.Random) -
     """The judge's seconds, or the process's own where the two agree: that one leaves out our message's way."""
     places = [rng.random() for _ in range(16)]
     began = time.monotonic_ns()
-    answer = worker.ask({"do": "visit", "order": sequence, "keep": [keep], "probes": places}, FORWARD_S)
+    answer = worker.ask({"do": "visit", "order": sequence, "keep": keep, "probes": places}, FORWARD_S)
     wall = (time.monotonic_ns() - began) / 1e9
     own = answer.get("seconds")
     agrees = isinstance(own, float) and abs(wall - own) <= AGREE_SHARE * wall + AGREE_S

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type Ending, modelSpeedup, reportText } from './core/report.ts'
 import type { Judge } from './effects/judge.ts'
 import type { RunRepo } from './effects/repo.ts'
+import { ToolError } from './errors.ts'
 import { manifest } from './export.ts'
 import type { RunFolder } from './run-folder.ts'
 import type { ModelSpec, Profile, Verification } from './schema.ts'
@@ -17,8 +18,8 @@ type Verify = (only: string[] | null, rounds: number, full: boolean) => Promise<
 
 export type Finish = {
   folder: RunFolder
-  repo: RunRepo
-  judge: Judge
+  repo: Pick<RunRepo, 'branch' | 'commitFiles'>
+  judge: Pick<Judge, 'verify'>
   profile: Profile
   model: ModelSpec
   modelName: string
@@ -39,25 +40,46 @@ export async function finishRun(state: State, finish: Finish): Promise<Ending> {
 
   let admitted = worthy
   let verification: Verification | null = null
-  if (admitted.length > 0) {
+  const prove = async () => {
     await activate(admitted, `autokernel: put ${admitted.join(', ')} into the model`)
     say(`verifying the whole model with ${admitted.join(', ')} ...`)
     verification = await verify(null, FINAL_ROUNDS, true)
     const harmful = await findHarmful(verification, admitted, verify, say)
+    if (harmful.length === 0) return
     leftOut.push(...harmful)
-    if (harmful.length > 0) {
-      admitted = admitted.filter((kernel) => !harmful.some((h) => h.kernel === kernel))
-      await activate(
-        admitted,
-        `autokernel: leave out what does not help; ${admitted.length > 0 ? `the model keeps ${admitted.join(', ')}` : 'the model stays as it was'}`,
-      )
-      verification = admitted.length > 0 ? await verify(null, FINAL_ROUNDS, true) : null
-    }
+    admitted = admitted.filter((kernel) => !harmful.some((h) => h.kernel === kernel))
+    verification = null
+    await activate(
+      admitted,
+      `autokernel: leave out what does not help; ${admitted.length > 0 ? `the model keeps ${admitted.join(', ')}` : 'the model stays as it was'}`,
+    )
+    if (admitted.length > 0) verification = await verify(null, FINAL_ROUNDS, true)
   }
-  const ending: Ending = { state, model: finish.modelName, branch: repo.branch, admitted, leftOut, verification, sandbox: finish.sandbox }
-  writeFileSync(join(folder.root, 'ending.json'), `${JSON.stringify({ admitted, leftOut, verification }, null, 2)}\n`)
+  const unverified = admitted.length > 0 ? await prove().then(() => null, whyNot(signal)) : null
+  const ending: Ending = {
+    state,
+    model: finish.modelName,
+    branch: repo.branch,
+    admitted,
+    leftOut,
+    verification: unverified === null ? verification : null,
+    unverified,
+    sandbox: finish.sandbox,
+  }
+  writeFileSync(
+    join(folder.root, 'ending.json'),
+    `${JSON.stringify({ admitted, leftOut, verification: ending.verification, unverified }, null, 2)}\n`,
+  )
   writeFileSync(folder.report, reportText(ending))
   return ending
+}
+
+/** A judge that cannot verify leaves a report that says so; what the night measured is in it all the same. */
+function whyNot(signal: AbortSignal): (error: unknown) => string {
+  return (error) => {
+    if (!(error instanceof ToolError) || signal.aborted) throw error
+    return error.message
+  }
 }
 
 /** Kernels faster, call for call, than what the profile saw the model spend on the same shapes. */

@@ -133,13 +133,14 @@ async function conclude(session: Session, { folder, io, news }: Held, state: Sta
     branch: repo.branch,
     admitted: ending.admitted,
     verification: ending.verification?.verdict ?? null,
+    unverified: ending.unverified,
     report,
   }
   const first = headline(ending).replace(/^# /, '')
   if (io.json) io.document(result)
   else io.print([first, `  git log ${repo.branch}`, '  results.tsv', `  ${report}`].join('\n'))
   await news.tell('end', `${folder.name}: ${first}; ${state.run.counted} experiments, ${stop?.detail}`)
-  return ending.verification?.verdict === 'fail' ? 6 : 0
+  return ending.verification?.verdict === 'fail' || ending.unverified !== null ? 6 : 0
 }
 
 /** Why no more money may be spent, for agents that have a free one to fall back on. */

@@ -2,6 +2,8 @@
 import type { Verification } from '../schema.ts'
 import type { Interval, Run, State, TargetState } from '../types.ts'
 import { bestBaseline, peakShare } from './advance.ts'
+import { fence } from './fence.ts'
+import { oneLine } from './patch.ts'
 import { ratioBounds } from './statistics.ts'
 
 export type Ending = {
@@ -11,6 +13,7 @@ export type Ending = {
   admitted: string[]
   leftOut: { kernel: string; why: string }[]
   verification: Verification | null
+  unverified: string | null // why the model with the admitted kernels in it could not be verified
   sandbox: string
 }
 
@@ -23,7 +26,7 @@ export function modelSpeedup(verification: Verification, side = 'optimized'): In
 }
 
 export function reportText(ending: Ending): string {
-  const { state, verification, branch } = ending
+  const { state, branch } = ending
   const { run } = state
   const parts = [
     headline(ending),
@@ -34,9 +37,7 @@ export function reportText(ending: Ending): string {
       ? ['Not put into the model:', '', ...ending.leftOut.map((k) => `- \`${k.kernel}\`: ${k.why}`)].join('\n')
       : '',
     '## Whole model',
-    verification
-      ? verificationText(verification)
-      : 'Nothing was put into the model, so there is nothing to verify; the model is as it was.',
+    wholeModel(ending),
     ending.admitted.length > 0 ? ['## How to use it', usage(branch)].join('\n\n') : '',
     '## How it was measured',
     `Every kept kernel beat its parent over pairs of fresh processes visited in random order (${run.rules.maxPairs} at most; one-sided bound, alpha 0.01, above ${(100 * run.rules.minGain).toFixed(1)} %). The numbers above pair the original and the optimized model anew; the product of the steps is nowhere reported as the result. Judge ${run.judgeHash.slice(0, 12)}; sandbox: ${ending.sandbox}.`,
@@ -45,7 +46,9 @@ export function reportText(ending: Ending): string {
 }
 
 /** The first line: what the model gained, with the interval. */
-export function headline({ model, admitted, verification }: Ending): string {
+export function headline({ model, admitted, verification, unverified }: Ending): string {
+  if (unverified !== null)
+    return `# ${model}: not verified (${oneLine(unverified, 200)}); do not use ${admitted.join(', ')} before \`autokernel verify\` passes`
   if (!verification || admitted.length === 0) return `# ${model}: no kernel beat what the model does today; it is unchanged`
   if (verification.verdict !== 'pass') return `# ${model}: verification failed; do not use these kernels (${verification.detail})`
   const gain = modelSpeedup(verification)
@@ -88,6 +91,12 @@ function kernelTable(run: Run, { admitted }: Ending): string {
     '|---|---|---|---|---|---|---|---|---|---|',
     ...lines,
   ].join('\n')
+}
+
+function wholeModel({ verification, unverified }: Ending): string {
+  if (unverified !== null) return ['The model with the kernels in it could not be verified:', fence('text', unverified)].join('\n\n')
+  if (verification) return verificationText(verification)
+  return 'Nothing was put into the model, so there is nothing to verify; the model is as it was.'
 }
 
 function verificationText(v: Verification): string {
