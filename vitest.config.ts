@@ -3,8 +3,8 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // Whole runs take minutes each and time kernels, so they run alone: npm run test:e2e.
-    exclude: process.env.AUTOKERNEL_E2E ? [] : ['test/e2e/optimize.test.ts', 'test/e2e/other-models.test.ts'],
+    // Whole runs take minutes each and time kernels, so they run alone: npm run test:runs, test:e2e.
+    exclude: process.env.AUTOKERNEL_E2E ? [] : ['test/e2e/**'],
     testTimeout: 30_000,
     // Two at a time: several of these start Python and git, and CI machines have two cores.
     maxWorkers: 2,
