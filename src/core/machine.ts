@@ -121,8 +121,8 @@ function weigh(state: State, event: Event): Step {
   const trusted =
     baselines && Math.min(...[baselines.eager, baselines.vendor, baselines.compile].map((b) => b?.us ?? Number.POSITIVE_INFINITY))
   const impossible = us !== undefined && baselines ? beatsPhysics(us, baselines.roofline.limit_us, trusted) : null
-  if (impossible)
-    return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: impossible }, measured, event)
+  const odd = impossible ?? (check.held && `it wins, and its source needs a person's look: ${check.held}`)
+  if (odd) return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: odd }, measured, event)
   return {
     state: { ...state, judging: { phase: 'confirming', experiment, check, rounds, timing, verdict } },
     effects: [{ type: 'confirm', experiment, target, start: startCommit }],

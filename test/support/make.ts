@@ -109,6 +109,7 @@ export function check(verdict: Check['verdict'] = 'pass', detail = ''): Check {
     detail,
     quick: false,
     flags: [],
+    held: null,
     worst_of_tolerance: 0.2,
     max_abs_err: 1e-6,
     peak_mem_mb: 10,
