@@ -83,7 +83,7 @@ async function measure(root: string, experiments: number): Promise<{ times: numb
     },
     async close() {},
   }
-  const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: 1, run: 'bench', start: {} })
+  const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: 2, run: 'bench', start: {} })
   const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'bench')
   const perform = performer({ evaluator, agent, repo, ledger, fileOf: async () => 'nowhere', playbook: () => '', steer: () => '' })
   const times: number[] = []
