@@ -34,6 +34,7 @@ export async function removeLocks(gitDir: string, run: string, folders: string[]
   const own = await worktreeGitDir(gitDir, folders.at(-1) ?? '')
   const places = [
     ...(own === null ? [] : (await files(own)).map((name) => join(own, name))),
+    ...(own === null ? [] : (await files(join(own, 'refs', 'worktree'))).map((name) => join(own, 'refs', 'worktree', name))),
     join(gitDir, 'refs', 'heads', 'autokernel', `${run}.lock`),
     ...(await files(join(gitDir, 'refs', 'autokernel', run))).map((name) => join(gitDir, 'refs', 'autokernel', run, name)),
   ].filter((path) => path.endsWith('.lock'))

@@ -13,6 +13,9 @@ import type { Repository } from './repository.ts'
 /** A candidate as the journal has it; commit is null while it is not known to have been made. */
 export type Candidate = { number: number; proposal: Proposal; parent: CommitSha; wall: string; commit: CommitSha | null }
 
+/** Where the next step of the branch is made: a ref of our worktree alone, which nobody else lists. */
+const SCRATCH = 'refs/worktree/autokernel-next'
+
 type Change = { path: string; text: string } | { tree: string } // one file, or the whole tree of another commit
 
 // Nearer than any .gitattributes of the user's, so that a kernel's bytes are the ones that were judged, here and in later checkouts.
@@ -26,7 +29,6 @@ export class RunRepo implements Repo {
   readonly run: string
   readonly worktree: string
   private readonly inside: Git // git in the worktree, sparse
-  private readonly scratch: string
   private readonly strays = new Set<number>() // candidates that git has and the journal does not
 
   private constructor(repository: Repository, run: string, worktree: string, inside: Git) {
@@ -35,7 +37,6 @@ export class RunRepo implements Repo {
     this.worktree = worktree
     this.inside = inside
     this.branch = `autokernel/${run}`
-    this.scratch = `refs/autokernel/${run}/next`
   }
 
   /**
@@ -124,7 +125,7 @@ export class RunRepo implements Repo {
 
   async keep(experiment: Experiment, message: string, wall: string, record: (commit: CommitSha) => Promise<void>): Promise<CommitSha> {
     const tree = (await this.repository.git.run(['rev-parse', '--verify', `${experiment.commit}^{tree}`])).trim()
-    const commit = await this.commit(this.scratch, experiment.parent, [{ tree }], message, wall, true)
+    const commit = await this.commit(SCRATCH, experiment.parent, [{ tree }], message, wall, true)
     await record(commit)
     await this.advance(experiment.parent, commit)
     return this.reset()
@@ -134,7 +135,7 @@ export class RunRepo implements Repo {
   async commitFiles(files: Record<string, string>, message: string, wall: string): Promise<CommitSha> {
     const parent = await this.tip()
     const changes = Object.entries(files).map(([path, text]) => ({ path, text }))
-    const commit = await this.commit(this.scratch, parent, [ATTRIBUTES, ...changes], message, wall, true)
+    const commit = await this.commit(SCRATCH, parent, [ATTRIBUTES, ...changes], message, wall, true)
     await this.advance(parent, commit)
     return this.reset()
   }
@@ -178,7 +179,8 @@ export class RunRepo implements Repo {
     ]
     // A candidate's ref never changes once the journal knows it; the scratch ref is always a leftover.
     const force = replace ? ['--force'] : []
-    return CommitSha.parse((await this.repository.git.run(['fast-import', '--quiet', '--done', ...force], stream.join(''))).trim())
+    const git = ref === SCRATCH ? this.inside : this.repository.git
+    return CommitSha.parse((await git.run(['fast-import', '--quiet', '--done', ...force], stream.join(''))).trim())
   }
 
   /** Compare-and-swap of the branch. Done again after a crash it finds its own commit there, and that is fine. */

@@ -1,7 +1,9 @@
 /* Counts the calls by which a daemon and its gits change a run's folders, and kills before the N-th: LD_PRELOAD, for kill tests only.
  *
- * KILL_STATE names a file of one struct state, shared by every process of the run; KILL_ROOT is the user's repository.
- * KILL_CLOCK, in seconds since 1970, is what the calendar clock says, always; clocks that only measure go on.
+ * KILL_STATE names a file of zeros, shared by every process of the run as a struct state; KILL_ROOT is the user's repository.
+ * KILL_AT is the number of the call to die before (0: only count), KILL_MODE who dies, KILL_TORN that half of a write is done first.
+ * KILL_JOURNAL is the run's journal: the calendar clock moves by a minute with each event in it and stands still otherwise, so that
+ * a run that was killed finds the times of one that was left alone. Clocks that only measure go on.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,35 +31,70 @@ struct synced {
 
 struct state {
   _Atomic long count;
-  long target; /* 0: count only */
-  int mode, torn; /* torn: the first half of what the call writes is written */
+  _Atomic long events; /* in the journal, but for starts */
   _Atomic int daemon;
   struct synced files[2];
 };
 
-static struct state *state;
-static const char *root, *program = "node";
-static char subcommand[64];
-static long clock_seconds = -1;
-static int log_fd = -1;
+enum { EPOCH = 1767225600, STEP = 60 }; /* 2026-01-01 */
 
-#define REAL(name) ((__typeof__(name) *)real(#name))
-static void *real(const char *name) {
-  return dlsym(RTLD_NEXT, name);
+static struct state *state, *shared_clock;
+static const char *root, *journal, *program = "node";
+static char subcommand[64];
+static long target;
+static int mode, torn, log_fd = -1;
+
+/* Found once, at the start: dlsym takes a lock, and a child of vfork that was killed with it would leave it to its parent. */
+#define FUNCTIONS(X) \
+  X(write) X(pwrite64) X(writev) X(fsync) X(fdatasync) X(ftruncate64) X(rename) X(unlink) X(link) X(execve) X(execvp) X(posix_spawn) \
+  X(clock_gettime) X(gettimeofday) X(time)
+#define DECLARE(name) static __typeof__(name) *real_##name;
+#define FIND(name) real_##name = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);
+#define REAL(name) (real_##name ? real_##name : (find_all(), real_##name))
+FUNCTIONS(DECLARE)
+
+static void find_all(void) {
+  FUNCTIONS(FIND)
+}
+
+static long number(const char *name) {
+  const char *text = getenv(name);
+  return text ? atol(text) : 0;
+}
+
+static int is_event(const char *line) {
+  return strncmp(line, "{\"type\":\"", 9) == 0 && strncmp(line, "{\"type\":\"started\"", 17) != 0;
+}
+
+static long recorded_events(void) {
+  FILE *file = fopen(journal, "r");
+  if (!file) return 0;
+  char *line = NULL;
+  size_t size = 0;
+  long events = 0;
+  for (ssize_t length; (length = getline(&line, &size, file)) > 0;) events += line[length - 1] == '\n' && is_event(line);
+  free(line);
+  fclose(file);
+  return events;
 }
 
 __attribute__((constructor)) static void begin(void) {
-  const char *path = getenv("KILL_STATE"), *seconds = getenv("KILL_CLOCK"), *log = getenv("KILL_LOG");
+  find_all();
+  const char *path = getenv("KILL_STATE"), *log = getenv("KILL_LOG");
   root = getenv("KILL_ROOT");
-  if (seconds) clock_seconds = atol(seconds);
-  if (!path || !root) return;
+  journal = getenv("KILL_JOURNAL");
+  if (!path || !root || !journal) return;
+  target = number("KILL_AT");
+  mode = number("KILL_MODE");
+  torn = number("KILL_TORN");
   int fd = open(path, O_RDWR | O_CLOEXEC);
   if (fd < 0) return;
   struct state *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
   if (shared == MAP_FAILED) return;
   int nobody = 0;
-  atomic_compare_exchange_strong(&shared->daemon, &nobody, getpid());
+  if (atomic_compare_exchange_strong(&shared->daemon, &nobody, getpid())) shared->events = recorded_events();
+  shared_clock = shared;
   if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (log_fd >= 0 && log_fd < 1000) { /* a number that nobody else closes or counts on */
     int high = fcntl(log_fd, F_DUPFD_CLOEXEC, 1000);
@@ -88,7 +125,7 @@ __attribute__((constructor)) static void begin(void) {
 
 static int ours(const char *path) {
   size_t length = strlen(root);
-  if (strncmp(path, root, length) != 0) return 0;
+  if (strncmp(path, root, length) != 0 || path[length] != '/') return 0;
   const char *rest = path + length;
   return strncmp(rest, "/.git", 5) == 0 || strncmp(rest, "/.autokernel", 12) == 0 || strncmp(rest, "/results.tsv", 12) == 0;
 }
@@ -120,7 +157,7 @@ static struct synced *tracked(const char *path) {
 }
 
 static void die(void) {
-  int daemon = state->daemon, mode = state->mode;
+  int daemon = state->daemon;
   if (mode != CALLER) kill(daemon, SIGKILL);
   if (mode == POWER) {
     for (int i = 0; i < 2; i++) {
@@ -140,8 +177,8 @@ static int boundary(const char *call, const char *path) {
     int length = snprintf(line, sizeof line, "%ld\t%s%s\t%s\t%s\n", number, program, subcommand, call, path);
     REAL(write)(log_fd, line, length);
   }
-  if (number != state->target) return 0;
-  if (state->torn && strcmp(call, "write") == 0) return 1;
+  if (number != target) return 0;
+  if (torn && strcmp(call, "write") == 0 && (mode != DAEMON || state->daemon == getpid())) return 1;
   die();
   return 0;
 }
@@ -163,6 +200,7 @@ ssize_t write(int fd, const void *bytes, size_t size) {
       REAL(write)(fd, bytes, size / 2);
       die();
     }
+    if (strcmp(path, journal) == 0 && is_event(bytes)) state->events++;
   }
   return REAL(write)(fd, bytes, size);
 }
@@ -229,7 +267,7 @@ int rename(const char *from, const char *to) {
 
 int unlink(const char *given) {
   char path[4100];
-  if (state && absolute(given, path, sizeof path)) boundary("unlink", path);
+  if (state && absolute(given, path, sizeof path) && strstr(path, ".lock")) boundary("unlink", path); /* others are of files that nothing reads */
   return REAL(unlink)(given);
 }
 
@@ -272,15 +310,25 @@ int posix_spawn(pid_t *pid, const char *file, const posix_spawn_file_actions_t *
   return REAL(posix_spawn)(pid, file, actions, attributes, words, environment);
 }
 
+static long calendar(void) {
+  return EPOCH + STEP * shared_clock->events;
+}
+
 int clock_gettime(clockid_t clock, struct timespec *at) {
-  if (clock_seconds < 0 || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return REAL(clock_gettime)(clock, at);
-  *at = (struct timespec){.tv_sec = clock_seconds};
+  if (!shared_clock || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return REAL(clock_gettime)(clock, at);
+  *at = (struct timespec){.tv_sec = calendar()};
   return 0;
 }
 
 int gettimeofday(struct timeval *at, void *zone) {
   (void)zone;
-  if (clock_seconds < 0) return REAL(gettimeofday)(at, NULL);
-  *at = (struct timeval){.tv_sec = clock_seconds};
+  if (!shared_clock) return REAL(gettimeofday)(at, NULL);
+  *at = (struct timeval){.tv_sec = calendar()};
   return 0;
+}
+
+time_t time(time_t *at) {
+  time_t now = shared_clock ? calendar() : REAL(time)(NULL);
+  if (at) *at = now;
+  return now;
 }

@@ -63,7 +63,7 @@ class RecordedJudge(Judge):
         for side in sides:
             table = random.Random(side["which"] if side["kind"] == "builtin" else file_hash(side["path"]))
             base = BUILTINS[side["which"]] if side["kind"] == "builtin" else 3.0 + 3.0 * table.random()
-            noise = random.Random(f"{side} {number}").uniform(-0.004, 0.004)
+            noise = random.Random(f"{side['name']} {base} {number}").uniform(-0.004, 0.004)
             us[side["name"]] = [[base * (1 + noise), base * (1 + noise / 2)] for _ in range(shapes)]
         return {"order": list(us), "us": us, "disturbed": None}
 
