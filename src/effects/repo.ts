@@ -1,6 +1,6 @@
 /** The run's own branch and worktree: every candidate a commit, every keep one step of the branch, the user's side untouched. */
 import { mkdir, writeFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join } from 'node:path'
 import { foreignCommit, type OnBranch } from '../core/branch.ts'
 import { ToolError, UsageError } from '../errors.ts'
 import { CommitSha } from '../schema.ts'
@@ -87,10 +87,11 @@ export class RunRepo implements Repo {
   }
 
   private static async enter(repository: Repository, run: string, worktree: string): Promise<RunRepo> {
-    const own = resolve(worktree, (await gitIn(worktree).run(['rev-parse', '--git-dir'])).trimEnd())
+    const own = await worktreeGitDir(repository.gitDir, worktree)
+    if (own === null) throw new ToolError(`${worktree}: expected the worktree that git has just made, found none`)
     await mkdir(join(own, 'info'), { recursive: true })
     await writeFile(join(own, 'info', 'sparse-checkout'), '/optimized/\n')
-    const inside = gitIn(worktree, [...SPARSE, ...(await withoutFilters(repository.git))])
+    const inside = gitIn(worktree, [...SPARSE, ...(await withoutFilters(repository.git))], own)
     const repo = new RunRepo(repository, run, worktree, inside)
     await inside.run(['symbolic-ref', '-m', 'autokernel', 'HEAD', `refs/heads/${repo.branch}`]) // somebody may have switched it
     await repo.reset()

@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { chance } from '../support/make.ts'
 import { expectUndisturbed, type Result, resultOf, usersSide } from './after.ts'
+import { expectMovedBranchLeft } from './moved.ts'
+import { buildMutant, MUTANTS } from './mutants.ts'
 import { ALL, boundaries, playAll, playRound, type Round, SEED } from './rounds.ts'
 import { Scene } from './scene.ts'
 import { IDEAS, type Stage, setStage } from './stage.ts'
@@ -90,5 +92,34 @@ describe('a run that is killed and started again ends as if it had been left alo
       return { name: `after ${afterMs} ms`, kill: null, afterMs, again: null }
     })
     await playAll(rounds, play)
+  })
+
+  it('and one whose branch somebody moves stops, says so, and leaves that branch alone', { timeout: LONG }, async () => {
+    await expectMovedBranchLeft(stage)
+  })
+
+  // Each of these is there for a reason: without it a run that is killed at the right moment ends differently.
+  it.each(sample(MUTANTS, 4))('and does not without $without', { timeout: LONG }, async (mutant) => {
+    const program = buildMutant(mutant, stage.newPlace())
+    const { kill, kinds } = mutant
+    if (kill === 'moved') {
+      await expect(expectMovedBranchLeft(stage, program)).rejects.toThrow()
+      return
+    }
+    const left = new Scene(stage, program)
+    await left.start(null)
+    const numbers = boundaries(left.log(), true, SEED, kinds).reverse()
+    left.remove()
+    expect(numbers).not.toEqual([])
+    let survived = 0
+    for (const number of numbers) {
+      const fine = await playRound(stage, reference, { ...at(number, kill.who, kill.torn) }, program).then(
+        () => true,
+        () => false,
+      )
+      if (!fine) return
+      survived++
+    }
+    throw new Error(`it came through all ${survived} rounds`)
   })
 })

@@ -4,11 +4,14 @@
 
 Correctness is checked for real, once per source. Times come from a table: what a kernel takes follows from the hash of
 its source, so a run has the same verdicts every time. The file that is timed is read and hashed each time.
+
+SOCKET.times has a line for each answer: which connection, what was asked, and from when to when it took, in ns.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -23,9 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
 
-import bench  # noqa: E402
 from correctness import Limits  # noqa: E402
 from service import Judge  # noqa: E402
+
+import bench  # noqa: E402
 
 A_CHECK_S = 0.03  # how long a remembered check still takes, as a real one takes longer than asking for an idea
 BUILTINS = {"eager": 8.0, "vendor": 7.5, "compile": 7.0}
@@ -56,7 +60,14 @@ class RecordedJudge(Judge):
         rounds = [self.round(request["sides"], shapes, number) for number in range(request["rounds"])]
         roofline = {"bound": "memory", "bytes": 131072, "flops": 49152, "limit_us": 0.5}
         limits = [0.5] * shapes
-        return {"rounds": rounds, "roofline": roofline, "limit_us": limits, "clocks": None, "failure": None, "wall_s": 0.01}
+        return {
+            "rounds": rounds,
+            "roofline": roofline,
+            "limit_us": limits,
+            "clocks": None,
+            "failure": None,
+            "wall_s": 0.01,
+        }
 
     def round(self, sides: list[dict[str, Any]], shapes: int, number: int) -> dict[str, Any]:
         us = {}
@@ -80,11 +91,15 @@ def file_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def serve(judge: RecordedJudge, connection: socket.socket) -> None:
+def serve(judge: RecordedJudge, connection: socket.socket, number: int, times: Path) -> None:
     with connection, connection.makefile("rw", encoding="utf-8") as stream:
         try:
             for line in stream:
-                stream.write(json.dumps(bench._finite(bench._answer(judge, line))) + "\n")
+                began = time.monotonic_ns()
+                answer = json.dumps(bench._finite(bench._answer(judge, line)))
+                with times.open("a") as file:
+                    file.write(f"{number} {json.loads(line)['type']} {began} {time.monotonic_ns()}\n")
+                stream.write(answer + "\n")
                 stream.flush()
         except (BrokenPipeError, ConnectionResetError):
             return  # the daemon was killed
@@ -97,9 +112,10 @@ def main() -> None:
     listening.listen(64)
     print("listening", flush=True)
     threading.Thread(target=end_with_stdin, args=(judge,), daemon=True).start()
-    while True:
+    times = Path(sys.argv[1] + ".times")
+    for number in itertools.count(1):
         connection, _ = listening.accept()
-        threading.Thread(target=serve, args=(judge, connection), daemon=True).start()
+        threading.Thread(target=serve, args=(judge, connection, number, times), daemon=True).start()
 
 
 def end_with_stdin(judge: RecordedJudge) -> None:

@@ -22,15 +22,18 @@ export class Scene {
   private readonly aside: string // what the interposer writes, and a home and locks of its own
   private readonly stage: Stage
   private readonly program: string
+  private readonly locks: string
   private starts = 0
 
-  constructor(stage: Stage, program = DIST) {
+  /** `locks`: where the device's lock is; runs with the same take turns. */
+  constructor(stage: Stage, program = DIST, locks: string | null = null) {
     this.stage = stage
     this.program = program
     this.folder = stage.newFolder()
     this.journal = join(this.folder, '.autokernel', 'runs', RUN, 'events.jsonl')
     this.aside = `${this.folder}-aside`
     mkdirSync(this.aside)
+    this.locks = locks ?? join(this.aside, 'locks')
   }
 
   /** Starts or resumes the run, which is one and the same command. `during` may do something to it while it runs. */
@@ -53,7 +56,7 @@ export class Scene {
         env: {
           PATH: process.env.PATH,
           HOME: this.aside,
-          AUTOKERNEL_LOCKS: aside('locks'),
+          AUTOKERNEL_LOCKS: this.locks,
           LD_PRELOAD: this.stage.interposer,
           KILL_ROOT: this.folder,
           KILL_JOURNAL: this.journal,

@@ -16,6 +16,8 @@ export type Stage = {
   interposer: string
   python: string // for the daemon: its judge is the recorded one, its profile is recorded too
   newFolder: () => string // a user's repository of its own
+  newPlace: () => string // nothing is there yet
+  times: string // a line for each answer of the judge
   close: () => Promise<void>
 }
 
@@ -36,15 +38,18 @@ export async function setStage(): Promise<Stage> {
   writeFileSync(python, standIn(socket, join(folder, 'profile.json')), { mode: 0o755 })
   const template = join(folder, 'template')
   await makeTemplate(template)
-  let scenes = 0
+  let places = 0
+  const newPlace = () => join(folder, `place-${++places}`)
   return {
     interposer,
     python,
     newFolder: () => {
-      const copy = join(folder, `scene-${++scenes}`)
+      const copy = newPlace()
       cpSync(template, copy, { recursive: true })
       return copy
     },
+    newPlace,
+    times: `${socket}.times`,
     close: async () => {
       const gone = new Promise((resolve) => judge.once('close', resolve))
       judge.stdin?.end()
