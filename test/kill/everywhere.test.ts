@@ -107,7 +107,7 @@ describe('a run that is killed and started again ends as if it had been left alo
       return
     }
     const left = new Scene(stage, program)
-    await left.start(null)
+    expect(await left.start(null)).toMatchObject({ code: 0 })
     const numbers = boundaries(left.log(), true, SEED, kinds).reverse()
     left.remove()
     expect(numbers).not.toEqual([])

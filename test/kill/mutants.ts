@@ -92,7 +92,7 @@ export const MUTANTS: Mutant[] = [
   {
     without: 'removing the locks of a killed git',
     file: 'effects/git-leftovers.js',
-    edits: [['await rm(path, { force: true });', '']],
+    edits: [['await rm(path, { force: true });', ';']],
     kill: { who: 'power', torn: false },
     kinds: /^git-reset rename .*index/,
   },
