@@ -70,6 +70,8 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     best: sha(1),
     experiments: 0,
     counted: 0,
+    interrupted: 0,
+    settledAt: '2026-01-01T00:00:00.000Z',
     elapsedMs: 0,
     asks: 0,
     costUsd: 0,
@@ -77,7 +79,7 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
     pace: { answerMs: null, verdictMs: null },
-    sources: {},
+    sources: [],
     stop: null,
   }
 }
