@@ -4,6 +4,7 @@ import { latency } from './core/judge.ts'
 import { measures } from './core/slots.ts'
 import { normalizedHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
+import { sweep } from './sweep.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
 import type { Agent, Asked, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
 
@@ -14,12 +15,15 @@ export type World = {
   ledger: Ledger
   /** A file that holds the kernel as it is at a commit, for the judge to read. */
   fileOf: (commit: CommitSha, kernel: string) => Promise<string>
+  /** Sources in files that the judge can read, gone when `use` has ended. */
+  withFiles: <T>(sources: string[], use: (paths: string[]) => Promise<T>) => Promise<T>
   playbook: () => string
   steer: () => string
 }
 
 const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whether they are close
 const CONFIRM_ROUNDS = 3
+const SWEEP = { cpu: 12, cuda: 32, rocm: 32 } // settings an experiment may try where nobody said otherwise
 
 export function performer(world: World): Perform {
   let asking = new AbortController()
@@ -64,6 +68,8 @@ async function perform(
     case 'wait':
       await sleep(effect.ms, signal)
       return { type: 'woke' }
+    case 'sweep':
+      return { type: 'swept', number: effect.number, quick: await sweep(world, effect, signal) }
     case 'commit':
       return {
         type: 'committed',
@@ -170,13 +176,14 @@ async function requestFor(world: World, state: State, { id, target: name, repair
   const { run, judging, proposing } = state
   const target = run.targets[name]
   if (!target) throw new Error(`the plan has no target '${name}'`)
-  const judged = 'experiment' in judging ? judging.experiment.proposal : judging.phase === 'committing' ? judging.proposal : null
+  const judged = 'experiment' in judging ? judging.experiment.proposal : 'proposal' in judging ? judging.proposal : null
   const inFlight = [...(judged ? [judged] : []), ...proposing.ready]
     .filter((idea) => idea.target === name)
     .map(({ hypothesis, source }) => ({ hypothesis, sourceHash: normalizedHash(source) }))
   return {
     id,
     repair,
+    sweep: run.rules.sweep ?? SWEEP[run.device.kind],
     others: proposing.asked.filter((asked) => asked.target === name && asked.id !== id).length,
     target: target.target,
     device: run.device,

@@ -91,7 +91,7 @@ export async function commitStart(
     tokens: 0,
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
-    pace: { answerMs: null, verdictMs: null },
+    pace: { answerMs: null, verdictMs: null, sweepMs: null },
     sources: {},
     stop: null,
   }

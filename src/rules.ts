@@ -26,6 +26,7 @@ export function readRules(options: Options): Rules {
     kernelMs: options['kernel-hours'] ?? 7_200_000,
     targetSpeedup: options['target-speedup'] ?? 2,
     maxPairs: 12,
+    sweep: options.sweep ?? null,
     seed: options.seed ?? 0,
   }
 }

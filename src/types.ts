@@ -10,7 +10,10 @@ export type Interval = { point: number; low: number; high: number }
 export type Bill = { costUsd: number; tokens: number; turns: number }
 
 /** Constants marked '# tune:' set anew, as they stand in the source, and what the idea then is. */
-export type Setting = { values: Record<string, string>; hypothesis: string }
+export type Setting = { values: Record<string, string>; change: string; hypothesis: string; quick: Quick | null }
+
+/** What quick timing said of one setting: its speed over the incumbent's, null when it did not run; `rounds` that it took part in. */
+export type Quick = { gain: number | null; rounds: number; detail: string }
 
 /** The conversation that an idea came out of: the ask that it ends with, and how many repairs it holds. */
 export type Thread = { ask: number; repairs: number }
@@ -25,7 +28,7 @@ export type Proposal = {
   agent: string
   disposable: boolean // costs nothing to have again: dropped when the incumbent it was written against is gone
   thread: Thread | null // null: whoever had it cannot be asked to repair it
-  sweep: Setting[] // other settings of this very source: all are timed quickly, and the fastest is judged
+  sweep: Setting[] // other settings of this very source: all are timed quickly, the fastest is judged and stands in `source`
 } & Bill
 
 /** A candidate that goes back to whoever wrote it, with the judge's words. */
@@ -71,6 +74,7 @@ export type Attempt = {
   predictedGain: number | null
   detail: string // first line of why, '' for a keep
   sourceHash: string
+  points: { change: string; gain: number | null }[] // of its sweep, as far as they were timed
 }
 
 export type LeaveReason = 'plateau' | 'peak' | 'time' | 'target-speedup' | 'exhausted' | 'broken'
@@ -105,6 +109,7 @@ export type Rules = {
   kernelMs: number
   targetSpeedup: number // over the best baseline
   maxPairs: number
+  sweep: number | null // settings an experiment may try; null: as many as the device is quick at
   seed: number
 }
 
@@ -127,7 +132,7 @@ export type Run = {
   tokens: number
   turns: number
   dearest: Bill // the most that one answer has cost
-  pace: { answerMs: number | null; verdictMs: number | null } // moving averages
+  pace: { answerMs: number | null; verdictMs: number | null; sweepMs: number | null } // a verdict with its sweep; moving averages
   sources: Record<string, number> // normalized source hash -> experiment
   stop: { reason: StopReason; detail: string; now: boolean } | null // now: whatever is being judged is left for a resumed run
 }
@@ -148,6 +153,7 @@ export type State = {
   judging:
     | { phase: 'idle' }
     | { phase: 'baselining'; target: string }
+    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'committing'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'checking'; experiment: Experiment }
     | { phase: 'timing'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing | null }
@@ -168,6 +174,7 @@ export type Happened =
   | { type: 'started'; rules: Rules } // at the start, and again whenever the run is resumed
   | { type: 'baselined'; target: string; check: Check; timing: Timing | null; baselines: Baselines | null; detail: string }
   | { type: 'answered'; id: number; target: string; incumbent: CommitSha; answer: Answer }
+  | { type: 'swept'; number: number; quick: (Quick | null)[] } // of the source as written, then of each setting; null: not timed
   | { type: 'committed'; number: number; commit: CommitSha }
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
@@ -186,6 +193,7 @@ export type Effect =
   | { type: 'baseline'; target: Target; commit: CommitSha }
   | ({ type: 'ask' } & Asked)
   | { type: 'wait'; ms: number }
+  | { type: 'sweep'; number: number; proposal: Proposal; parent: CommitSha; target: Target; budgetMs: number }
   | { type: 'commit'; number: number; proposal: Proposal; parent: CommitSha; wall: string }
   | { type: 'check'; experiment: Experiment; target: Target }
   | { type: 'time'; experiment: Experiment; target: Target; rounds: number }
@@ -228,6 +236,7 @@ export type Row = {
 export type Request = {
   id: number // of the ask: the same when it is asked again after a crash
   repair: Repair | null // one's own candidate that failed; null asks for a new idea
+  sweep: number // settings of marked constants that one experiment may try; under 2 there is none
   others: number // requests for this kernel that are being answered at the same moment
   target: Target
   device: DeviceFacts

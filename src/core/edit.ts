@@ -45,6 +45,7 @@ export function remember(state: State, experiment: Experiment, verdict: Verdict)
     predictedGain: proposal.predictedGain,
     detail: verdict.kind === 'keep' ? '' : firstLine(verdict.detail),
     sourceHash: proposal.source === '' ? '' : normalizedHash(proposal.source),
+    points: proposal.sweep.flatMap(({ change, quick }) => (quick ? [{ change, gain: quick.gain }] : [])),
   }
   return put(state, { ...target, attempts: [...target.attempts, attempt] })
 }

@@ -7,6 +7,7 @@ import { beatsPhysics, decide } from './judge.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
 import { fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
+import { swept } from './sweep.ts'
 
 export type Step = { state: State; effects: Effect[] }
 type On<T extends Event['type']> = Event & { type: T }
@@ -30,7 +31,7 @@ export function finished({ run, judging }: State): boolean {
 
 function react(state: State, event: Event): Step {
   const { judging } = state
-  const number = 'experiment' in judging ? judging.experiment.number : judging.phase === 'committing' ? judging.number : null
+  const number = 'experiment' in judging ? judging.experiment.number : 'number' in judging ? judging.number : null
   // A result that nobody waits for any more (its slot was cut off) changes nothing.
   if ('number' in event && event.number !== number) return only(state)
   switch (event.type) {
@@ -40,6 +41,8 @@ function react(state: State, event: Event): Step {
       return baselined(state, event)
     case 'answered':
       return answered(state, event)
+    case 'swept':
+      return judging.phase === 'sweeping' ? swept(state, judging, event) : only(state)
     case 'committed':
       return committed(state, event)
     case 'checked':

@@ -1,7 +1,7 @@
 /** The search: reproducible, never twice, near before far, and learning. */
 import { expect, it } from 'vitest'
 import { candidates, searchAgent } from '../../src/agents/search.ts'
-import { permutation } from '../../src/agents/shuffle.ts'
+import { permutation } from '../../src/core/shuffle.ts'
 import { normalizedHash } from '../../src/core/source-hash.ts'
 import { applyTunables, findTunables } from '../../src/core/tunables.ts'
 import type { Proposal, Request } from '../../src/types.ts'

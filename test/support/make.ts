@@ -34,6 +34,7 @@ export const rules: Rules = {
   kernelMs: 7_200_000,
   targetSpeedup: 2,
   maxPairs: 12,
+  sweep: null,
   seed: 1,
 }
 
@@ -76,7 +77,7 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     tokens: 0,
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
-    pace: { answerMs: null, verdictMs: null },
+    pace: { answerMs: null, verdictMs: null, sweepMs: null },
     sources: {},
     stop: null,
   }

@@ -50,6 +50,7 @@ export function request(changes: Partial<Request> = {}): Request {
     id: 1,
     repair: null,
     others: 0,
+    sweep: 0,
     target: {
       name: 'rmsnorm',
       op: 'rmsnorm',
@@ -103,6 +104,7 @@ export function attempt(changes: Partial<Attempt> & { source?: string } = {}): A
     gain: 0.97,
     predictedGain: 1.1,
     detail: '',
+    points: [],
     sourceHash: source === undefined ? 'f'.repeat(64) : normalizedHash(source),
     ...fields,
   }

@@ -1,0 +1,70 @@
+/** Settings of one idea against each other: which are tried, who is left after each heat, and which of them is the experiment. */
+import type { Effect, Event, Proposal, Quick, Request, Run, Setting, State } from '../types.ts'
+import { average, targetOf } from './edit.ts'
+import { neighbours } from './neighbourhood.ts'
+import { oneLine } from './patch.ts'
+import { normalizedHash } from './source-hash.ts'
+import { applyTunables } from './tunables.ts'
+
+type Sweeping = State['judging'] & { phase: 'sweeping' }
+type Begun = Pick<Sweeping, 'number' | 'proposal' | 'parent'>
+
+const FIRST_MS = 30_000 // before any verdict has shown what an experiment takes
+const LEAST_MS = 10_000
+const MOST_MS = 120_000
+
+/** The neighbourhood of the constants that a proposal marks. Structure is from its author, numbers are from the sweep. */
+export function settingsAround(source: string, hypothesis: string, request: Request): Setting[] {
+  const { seed, target, attempts, inFlight, tried, sweep } = request
+  const taken = new Set([...inFlight, ...attempts].map(({ sourceHash }) => sourceHash))
+  const settings: Setting[] = []
+  if (sweep < 2) return settings
+  for (const { values, change } of neighbours(source, {
+    seed: `${seed} ${target.name}`,
+    attempts: [], // lessons of another structure's constants may mislead
+    known: (hash) => taken.has(hash) || tried(hash),
+  })) {
+    settings.push({ values, change, hypothesis: oneLine(`${hypothesis} (swept: ${change})`, 300), quick: null })
+    if (settings.length >= sweep - 1) break
+  }
+  return settings
+}
+
+/** Settings that nobody had since the idea was written. */
+export function untried(run: Run, { source, sweep }: Proposal): Setting[] {
+  return sweep.filter(({ values }) => run.sources[normalizedHash(applyTunables(source, values))] === undefined)
+}
+
+/** A sweep may take as long as the verdict that follows it. */
+export function sweepEffect(run: Run, { number, proposal, parent }: Begun): Effect {
+  const { verdictMs, sweepMs } = run.pace
+  const alone = verdictMs === null ? FIRST_MS : verdictMs - (sweepMs ?? 0)
+  const budgetMs = Math.min(MOST_MS, Math.max(LEAST_MS, alone))
+  return { type: 'sweep', number, proposal, parent, target: targetOf(run, proposal.target).target, budgetMs }
+}
+
+/** The fastest setting goes on as the experiment; all that were timed have been tried. */
+export function swept(state: State, sweeping: Sweeping, event: Event & { type: 'swept' }): { state: State; effects: Effect[] } {
+  const { number, proposal, parent, startedAt, wall } = sweeping
+  const asWritten: Setting = { values: {}, change: 'as written', hypothesis: proposal.hypothesis, quick: null }
+  const all = [asWritten, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
+  const best = all.reduce((a, b) => (worth(b.quick) > worth(a.quick) ? b : a))
+  const timed = all.filter(({ quick }) => quick !== null)
+  const sources = Object.fromEntries(timed.map(({ values }) => [normalizedHash(applyTunables(proposal.source, values)), number]))
+  const chosen = { ...proposal, source: applyTunables(proposal.source, best.values), hypothesis: best.hypothesis, sweep: timed }
+  const pace = { ...state.run.pace, sweepMs: average(state.run.pace.sweepMs, event.at - startedAt) }
+  const run = { ...state.run, pace, sources: { ...state.run.sources, ...sources } }
+  return {
+    state: { ...state, run, judging: { phase: 'committing', number, proposal: chosen, parent, startedAt, wall } },
+    effects: [{ type: 'commit', number, proposal: chosen, parent, wall }],
+  }
+}
+
+/** Who goes into the next heat: the faster half. Alone or in pairs they need none. */
+export function fasterHalf<T extends { quick: Quick | null }>(field: T[]): T[] {
+  const running = field.filter(({ quick }) => quick?.gain != null).sort((a, b) => worth(b.quick) - worth(a.quick))
+  return running.slice(0, Math.ceil(running.length / 2))
+}
+
+/** More rounds in a sweep count more: a mean of four is worth believing where one lucky round is not. */
+const worth = (quick: Quick | null): number => (quick?.gain ? quick.rounds * 1e3 + Math.log(quick.gain) : Number.NEGATIVE_INFINITY)
