@@ -63,6 +63,7 @@ async function measure(root: string, experiments: number): Promise<{ times: numb
           disposable: false,
           thread: null,
           sweep: [],
+          written: null,
           costUsd: 0,
           tokens: 0,
           turns: 0,
@@ -85,7 +86,8 @@ async function measure(root: string, experiments: number): Promise<{ times: numb
   }
   const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: 1, run: 'bench', start: {} })
   const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'bench')
-  const perform = performer({ evaluator, agent, repo, ledger, fileOf: async () => 'nowhere', playbook: () => '', steer: () => '' })
+  const files = { fileOf: async () => 'nowhere', withFiles: () => Promise.reject(new Error('nothing here is swept')) }
+  const perform = performer({ evaluator, agent, repo, ledger, ...files, playbook: () => '', steer: () => '' })
   const times: number[] = []
   const memory: number[] = []
   let last = performance.now()

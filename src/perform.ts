@@ -2,10 +2,10 @@
 
 import { latency } from './core/judge.ts'
 import { measures } from './core/slots.ts'
-import { normalizedHash } from './core/source-hash.ts'
+import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
-import { sweep } from './sweep.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
+import { sweep } from './sweep.ts'
 import type { Agent, Asked, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
 
 export type World = {
@@ -69,7 +69,7 @@ async function perform(
       await sleep(effect.ms, signal)
       return { type: 'woke' }
     case 'sweep':
-      return { type: 'swept', number: effect.number, quick: await sweep(world, effect, signal) }
+      return { type: 'swept', number: effect.number, quick: await sweep(world, effect, state.run.device, signal) }
     case 'commit':
       return {
         type: 'committed',
@@ -179,7 +179,7 @@ async function requestFor(world: World, state: State, { id, target: name, repair
   const judged = 'experiment' in judging ? judging.experiment.proposal : 'proposal' in judging ? judging.proposal : null
   const inFlight = [...(judged ? [judged] : []), ...proposing.ready]
     .filter((idea) => idea.target === name)
-    .map(({ hypothesis, source }) => ({ hypothesis, sourceHash: normalizedHash(source) }))
+    .map((idea) => ({ hypothesis: idea.hypothesis, sourceHash: writtenHash(idea) }))
   return {
     id,
     repair,

@@ -49,6 +49,7 @@ export function changedRules(before: Rules, options: Options): Rules {
     ...(options.peak !== undefined && { peak: given.peak }),
     ...(options['kernel-hours'] !== undefined && { kernelMs: given.kernelMs }),
     ...(options['target-speedup'] !== undefined && { targetSpeedup: given.targetSpeedup }),
+    ...(options.sweep !== undefined && { sweep: given.sweep }),
   }
 }
 

@@ -12,8 +12,8 @@ export type Bill = { costUsd: number; tokens: number; turns: number }
 /** Constants marked '# tune:' set anew, as they stand in the source, and what the idea then is. */
 export type Setting = { values: Record<string, string>; change: string; hypothesis: string; quick: Quick | null }
 
-/** What quick timing said of one setting: its speed over the incumbent's, null when it did not run; `rounds` that it took part in. */
-export type Quick = { gain: number | null; rounds: number; detail: string }
+/** What quick timing said of one setting: its speed over the incumbent's in each round that it took part in; no gain: it did not run. */
+export type Quick = { gain: number | null; ratios: number[]; detail: string }
 
 /** The conversation that an idea came out of: the ask that it ends with, and how many repairs it holds. */
 export type Thread = { ask: number; repairs: number }
@@ -28,7 +28,8 @@ export type Proposal = {
   agent: string
   disposable: boolean // costs nothing to have again: dropped when the incumbent it was written against is gone
   thread: Thread | null // null: whoever had it cannot be asked to repair it
-  sweep: Setting[] // other settings of this very source: all are timed quickly, the fastest is judged and stands in `source`
+  sweep: Setting[] // other settings of this very source; after the sweep all that were timed
+  written: string | null // the source before its sweep chose other constants
 } & Bill
 
 /** A candidate that goes back to whoever wrote it, with the judge's words. */
@@ -193,7 +194,7 @@ export type Effect =
   | { type: 'baseline'; target: Target; commit: CommitSha }
   | ({ type: 'ask' } & Asked)
   | { type: 'wait'; ms: number }
-  | { type: 'sweep'; number: number; proposal: Proposal; parent: CommitSha; target: Target; budgetMs: number }
+  | { type: 'sweep'; number: number; proposal: Proposal; parent: CommitSha; target: Target; bytes: number; budgetMs: number } // bytes: of a call
   | { type: 'commit'; number: number; proposal: Proposal; parent: CommitSha; wall: string }
   | { type: 'check'; experiment: Experiment; target: Target }
   | { type: 'time'; experiment: Experiment; target: Target; rounds: number }

@@ -26,7 +26,7 @@ function answer(request: Request): Answer {
     return { kind: 'exhausted', why: `every combination of ${names.join(', ')} has been tried` }
   }
   const source = applyTunables(incumbent.source, first.values)
-  const idea = { source, hypothesis: first.hypothesis, predictedGain: null, agent: 'search', disposable: true, thread: null }
+  const idea = { source, hypothesis: first.hypothesis, predictedGain: null, agent: 'search', disposable: true, thread: null, written: null }
   const sweepOf = others.map((setting) => ({ ...setting, quick: null }))
   return { kind: 'proposal', proposal: { target: target.name, basedOn: incumbent.commit, ...idea, sweep: sweepOf, ...FREE } }
 }

@@ -21,7 +21,7 @@ export function answered(before: State, event: Answered): Step {
     case 'proposal':
       return proposed(paced(state, event.at - asked.since), answer.proposal, asked.repair !== null, event)
     case 'invalid': {
-      const place = { target: event.target, basedOn: event.incumbent, disposable: false, thread: null, sweep: [] }
+      const place = { target: event.target, basedOn: event.incumbent, disposable: false, thread: null, sweep: [], written: null }
       const idea = { ...place, source: '', predictedGain: null }
       return invalid(paced(state, event.at - asked.since), { ...answer, ...idea }, answer.why, event)
     }

@@ -1,7 +1,7 @@
 /** Small changes to a state, each a new value. */
 import type { Bill, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
 import { firstLine } from './record.ts'
-import { normalizedHash } from './source-hash.ts'
+import { writtenHash } from './source-hash.ts'
 
 export function targetOf(run: Run, name: string): TargetState {
   const target = run.targets[name]
@@ -44,7 +44,7 @@ export function remember(state: State, experiment: Experiment, verdict: Verdict)
     gain: verdict.gain?.point ?? null,
     predictedGain: proposal.predictedGain,
     detail: verdict.kind === 'keep' ? '' : firstLine(verdict.detail),
-    sourceHash: proposal.source === '' ? '' : normalizedHash(proposal.source),
+    sourceHash: writtenHash(proposal),
     points: proposal.sweep.flatMap(({ change, quick }) => (quick ? [{ change, gain: quick.gain }] : [])),
   }
   return put(state, { ...target, attempts: [...target.attempts, attempt] })

@@ -46,7 +46,9 @@ function meaning({ tunable, to }: Change): string {
 /** What earlier changes of constants were worth: the log of the gain, or a fixed penalty for one that did not run. */
 export function lessons(attempts: Attempt[]): Lesson[] {
   const judged = attempts.map((attempt) => ({ change: attempt.hypothesis.split(':')[0] ?? '', worth: worthOf(attempt) }))
-  const timed = attempts.flatMap(({ points }) => points.map(({ change, gain }) => ({ change, worth: gain === null ? FAILED : Math.log(gain) })))
+  const timed = attempts.flatMap(({ points }) =>
+    points.map(({ change, gain }) => ({ change, worth: gain === null ? FAILED : Math.log(gain) })),
+  )
   return [...judged, ...timed].flatMap(({ change, worth }) => {
     if (worth === null) return []
     const changes = change.split(', ')

@@ -17,7 +17,8 @@ export function fillSlots(state: State, at: number, wall: string): Step {
 }
 
 /** Needs the device, and may be cut off: it is no verdict until its result is in. */
-export const measures = ({ type }: Effect): boolean => type === 'baseline' || type === 'check' || type === 'time' || type === 'confirm'
+export const measures = ({ type }: Effect): boolean =>
+  type === 'baseline' || type === 'sweep' || type === 'check' || type === 'time' || type === 'confirm'
 
 /** Effects of whatever was under way when the run went down; they are safe to start again. */
 export function pending(state: State): Effect[] {

@@ -1,4 +1,4 @@
-/** Settings of one idea against each other: which are tried, who is left after each heat, and which of them is the experiment. */
+/** Settings of one idea against each other: which are tried, who runs in the next heat, and which of them is the experiment. */
 import type { Effect, Event, Proposal, Quick, Request, Run, Setting, State } from '../types.ts'
 import { average, targetOf } from './edit.ts'
 import { neighbours } from './neighbourhood.ts'
@@ -8,10 +8,12 @@ import { applyTunables } from './tunables.ts'
 
 type Sweeping = State['judging'] & { phase: 'sweeping' }
 type Begun = Pick<Sweeping, 'number' | 'proposal' | 'parent'>
+export type Entrant = { quick: Quick | null }
 
 const FIRST_MS = 30_000 // before any verdict has shown what an experiment takes
 const LEAST_MS = 10_000
 const MOST_MS = 120_000
+const FINAL = 4 // from here on each heat has more rounds
 
 /** The neighbourhood of the constants that a proposal marks. Structure is from its author, numbers are from the sweep. */
 export function settingsAround(source: string, hypothesis: string, request: Request): Setting[] {
@@ -30,6 +32,9 @@ export function settingsAround(source: string, hypothesis: string, request: Requ
   return settings
 }
 
+/** The sources that a sweep compares, as written first. */
+export const settingsOf = ({ source, sweep }: Proposal): string[] => [source, ...sweep.map(({ values }) => applyTunables(source, values))]
+
 /** Settings that nobody had since the idea was written. */
 export function untried(run: Run, { source, sweep }: Proposal): Setting[] {
   return sweep.filter(({ values }) => run.sources[normalizedHash(applyTunables(source, values))] === undefined)
@@ -40,18 +45,30 @@ export function sweepEffect(run: Run, { number, proposal, parent }: Begun): Effe
   const { verdictMs, sweepMs } = run.pace
   const alone = verdictMs === null ? FIRST_MS : verdictMs - (sweepMs ?? 0)
   const budgetMs = Math.min(MOST_MS, Math.max(LEAST_MS, alone))
-  return { type: 'sweep', number, proposal, parent, target: targetOf(run, proposal.target).target, budgetMs }
+  const { target, baselines } = targetOf(run, proposal.target)
+  return { type: 'sweep', number, proposal, parent, target, bytes: baselines?.roofline.bytes ?? 0, budgetMs }
+}
+
+/** Everybody once, then the faster half of those that run, until one is left; the last few in more rounds. */
+export function nextHeat<T extends Entrant>(all: T[]): { field: T[]; rounds: number } | null {
+  const waiting = all.filter(({ quick }) => quick === null)
+  if (waiting.length > 0) return { field: waiting, rounds: 1 }
+  const most = Math.max(...all.map(({ quick }) => quick?.ratios.length ?? 0))
+  const last = all.filter(({ quick }) => quick?.gain != null && quick.ratios.length === most)
+  const field = last.sort((a, b) => worth(b.quick) - worth(a.quick)).slice(0, Math.ceil(last.length / 2))
+  return field.length < 2 ? null : { field, rounds: field.length > FINAL ? 1 : 2 }
 }
 
 /** The fastest setting goes on as the experiment; all that were timed have been tried. */
 export function swept(state: State, sweeping: Sweeping, event: Event & { type: 'swept' }): { state: State; effects: Effect[] } {
   const { number, proposal, parent, startedAt, wall } = sweeping
-  const asWritten: Setting = { values: {}, change: 'as written', hypothesis: proposal.hypothesis, quick: null }
-  const all = [asWritten, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
+  const written: Setting = { values: {}, change: proposal.hypothesis.split(':')[0] ?? '', hypothesis: proposal.hypothesis, quick: null }
+  const all = [written, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
   const best = all.reduce((a, b) => (worth(b.quick) > worth(a.quick) ? b : a))
   const timed = all.filter(({ quick }) => quick !== null)
   const sources = Object.fromEntries(timed.map(({ values }) => [normalizedHash(applyTunables(proposal.source, values)), number]))
-  const chosen = { ...proposal, source: applyTunables(proposal.source, best.values), hypothesis: best.hypothesis, sweep: timed }
+  const source = applyTunables(proposal.source, best.values)
+  const chosen: Proposal = { ...proposal, source, hypothesis: best.hypothesis, sweep: timed, written: proposal.source }
   const pace = { ...state.run.pace, sweepMs: average(state.run.pace.sweepMs, event.at - startedAt) }
   const run = { ...state.run, pace, sources: { ...state.run.sources, ...sources } }
   return {
@@ -60,11 +77,5 @@ export function swept(state: State, sweeping: Sweeping, event: Event & { type: '
   }
 }
 
-/** Who goes into the next heat: the faster half. Alone or in pairs they need none. */
-export function fasterHalf<T extends { quick: Quick | null }>(field: T[]): T[] {
-  const running = field.filter(({ quick }) => quick?.gain != null).sort((a, b) => worth(b.quick) - worth(a.quick))
-  return running.slice(0, Math.ceil(running.length / 2))
-}
-
-/** More rounds in a sweep count more: a mean of four is worth believing where one lucky round is not. */
-const worth = (quick: Quick | null): number => (quick?.gain ? quick.rounds * 1e3 + Math.log(quick.gain) : Number.NEGATIVE_INFINITY)
+/** Who came further counts more: a mean of four rounds is worth believing where one lucky round is not. */
+const worth = (quick: Quick | null): number => (quick?.gain ? quick.ratios.length * 1e3 + Math.log(quick.gain) : Number.NEGATIVE_INFINITY)

@@ -26,6 +26,7 @@ describe.each(AGENTS)('%s', (name, make) => {
         disposable: false,
         thread: { ask: 1, repairs: 0 },
         sweep: [],
+        written: null,
         turns: 1,
         costUsd: (100 * 10 + 2000 * 20 + 3000 * 1 + 400 * 50) / 1e6,
         tokens: 5500,

@@ -94,6 +94,7 @@ export function proposal(name: string, source: string, basedOn = sha(1)): Propos
     disposable: true,
     thread: null,
     sweep: [],
+    written: null,
     costUsd: 0,
     tokens: 0,
     turns: 0,
