@@ -94,7 +94,7 @@ export const OPTIONS = {
   'edit-format': choice(['auto', 'whole', 'diff'] as const, 'what a model answers with'),
   sweep: number(
     'N',
-    'settings of marked constants that one experiment may try (12 on a CPU, 32 on a GPU; 0: none)',
+    'settings of marked constants that one experiment may try (12 on a CPU, 60 on a GPU; 0: none)',
     'a whole number such as 12',
     whole,
   ),

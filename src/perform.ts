@@ -23,7 +23,7 @@ export type World = {
 
 const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whether they are close
 const CONFIRM_ROUNDS = 3
-const SWEEP = { cpu: 12, cuda: 32, rocm: 32 } // settings an experiment may try where nobody said otherwise
+const SWEEP = { cpu: 12, cuda: 60, rocm: 60 } // settings an experiment may try where nobody said otherwise
 
 export function performer(world: World): Perform {
   let asking = new AbortController()

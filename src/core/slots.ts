@@ -94,7 +94,7 @@ function startJudging(state: State, at: number, wall: string): Step {
   if (!proposal) return { state: { ...state, proposing: { ...proposing, ready } }, effects: [] }
   const number = run.experiments + 1
   const parent = run.best
-  const begun = { number, proposal: { ...proposal, sweep: untried(run, proposal) }, parent, startedAt: at, wall }
+  const begun = { number, proposal: { ...proposal, sweep: untried(run, proposal, ready) }, parent, startedAt: at, wall }
   const judged = { ...state, run: { ...run, experiments: number }, proposing: { ...proposing, ready } }
   if (begun.proposal.sweep.length > 0)
     return { state: { ...judged, judging: { phase: 'sweeping', ...begun } }, effects: [sweepEffect(run, begun)] }

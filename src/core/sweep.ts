@@ -35,9 +35,13 @@ export function settingsAround(source: string, hypothesis: string, request: Requ
 /** The sources that a sweep compares, as written first. */
 export const settingsOf = ({ source, sweep }: Proposal): string[] => [source, ...sweep.map(({ values }) => applyTunables(source, values))]
 
-/** Settings that nobody had since the idea was written. */
-export function untried(run: Run, { source, sweep }: Proposal): Setting[] {
-  return sweep.filter(({ values }) => run.sources[normalizedHash(applyTunables(source, values))] === undefined)
+/** Settings that nobody had since the idea was written, nor has in an idea that waits. */
+export function untried(run: Run, { source, sweep }: Proposal, waiting: Proposal[]): Setting[] {
+  const taken = new Set(waiting.map((idea) => normalizedHash(idea.source)))
+  return sweep.filter(({ values }) => {
+    const hash = normalizedHash(applyTunables(source, values))
+    return run.sources[hash] === undefined && !taken.has(hash)
+  })
 }
 
 /** A sweep may take as long as the verdict that follows it. */
