@@ -1,5 +1,6 @@
 /** Carries out the machine's effects through the ports: the only place where decisions meet the world. */
 
+import { evidenceOf } from './core/evidence.ts'
 import { latency } from './core/judge.ts'
 import { measures } from './core/slots.ts'
 import { writtenHash } from './core/source-hash.ts'
@@ -134,8 +135,16 @@ async function baseline(world: World, target: Target, commit: CommitSha, signal:
     compile: us('compile'),
     busy,
     roofline: { ...timing.roofline, limit_us: limit },
+    shapes: target.shapes.map((_, i) => ({ bestUs: bestOf(rounds, target, i), limitUs: timing.limit_us[i] ?? 0 })),
   }
   return { type: 'baselined', target: target.name, check, timing, baselines, detail: '' }
+}
+
+/** The fastest alternative at one shape alone. */
+function bestOf(rounds: Round[], target: Target, shape: number): number | null {
+  const times = ['eager', 'vendor', 'compile'].map((side) => evidenceOf(null, rounds, side, target.shapes).us[shape] ?? null)
+  const known = times.filter((us) => us !== null)
+  return known.length === 0 ? null : Math.min(...known)
 }
 
 /** What the judge cannot do here costs the run one kernel, not the night. */
@@ -187,7 +196,12 @@ async function requestFor(world: World, state: State, { id, target: name, repair
     others: proposing.asked.filter((asked) => asked.target === name && asked.id !== id).length,
     target: target.target,
     device: run.device,
-    incumbent: { commit: target.incumbent, source: await world.repo.source(target.incumbent, name), latencyUs: target.latency?.us ?? null },
+    incumbent: {
+      commit: target.incumbent,
+      source: await world.repo.source(target.incumbent, name),
+      latencyUs: target.latency?.us ?? null,
+      evidence: target.evidence,
+    },
     baselines: target.baselines,
     attempts: target.attempts,
     inFlight,

@@ -67,6 +67,7 @@ export async function commitStart(
     incumbent: start,
     baselines: null,
     latency: null,
+    evidence: null,
     discardsInARow: 0,
     spentMs: 0,
     visits: 0,

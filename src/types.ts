@@ -1,5 +1,5 @@
 /** The nouns: what a run works on, what can happen, what is to be done, and the ports through which it is done. */
-import type { Check, CommitSha, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Compiler, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
 
 export type { Target } from './schema.ts'
 
@@ -63,7 +63,11 @@ export type Baselines = {
   compile: Latency | null
   roofline: Roofline
   busy: boolean // no quiet moment could be had; the times are those of a device that others used too
+  shapes: { bestUs: number | null; limitUs: number }[] // the fastest alternative and the roofline, each shape for itself
 }
+
+/** What a source's measurement showed beyond one number, in the order of the target's shapes; gains are over the incumbent of its time. */
+export type Evidence = { compiler: Compiler | null; us: (number | null)[]; gains: (number | null)[] }
 
 /** One line of a kernel's memory: enough to avoid repeating it and to learn from it. */
 export type Attempt = {
@@ -76,6 +80,7 @@ export type Attempt = {
   detail: string // first line of why, '' for a keep
   sourceHash: string
   points: { change: string; gain: number | null }[] // of its sweep, as far as they were timed
+  evidence: Evidence | null
 }
 
 export type LeaveReason = 'plateau' | 'peak' | 'time' | 'target-speedup' | 'exhausted' | 'broken'
@@ -86,6 +91,7 @@ export type TargetState = {
   incumbent: CommitSha
   baselines: Baselines | null
   latency: Latency | null // of the incumbent, as last paired
+  evidence: Evidence | null // of the incumbent
   discardsInARow: number
   spentMs: number // on this kernel, counted while it is the current one
   visits: number
@@ -164,6 +170,7 @@ export type State = {
         experiment: Experiment
         verdict: Verdict
         latency: Latency | null
+        evidence: Evidence
         row: Row
         message: string | null
         wall: string
@@ -241,7 +248,7 @@ export type Request = {
   others: number // requests for this kernel that are being answered at the same moment
   target: Target
   device: DeviceFacts
-  incumbent: { commit: CommitSha; source: string; latencyUs: number | null }
+  incumbent: { commit: CommitSha; source: string; latencyUs: number | null; evidence: Evidence | null }
   baselines: Baselines | null
   attempts: Attempt[]
   inFlight: { hypothesis: string; sourceHash: string }[] // being judged now

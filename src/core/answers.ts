@@ -72,7 +72,7 @@ function invalid(state: State, proposal: Proposal, why: string, event: Event): S
   const row = experimentRow(state.run, targetOf(state.run, proposal.target), experiment, verdict, nothing, event)
   const paid = spend(state, proposal)
   const counted = { ...paid, run: { ...paid.run, experiments: number, counted: paid.run.counted + 1 } }
-  return { state: remember(counted, experiment, verdict), effects: [{ type: 'row', row: { ...row, commit: null } }] }
+  return { state: remember(counted, experiment, verdict, null), effects: [{ type: 'row', row: { ...row, commit: null } }] }
 }
 
 /** Sends a candidate that failed back to whoever wrote it, a few times at most. */

@@ -1,5 +1,5 @@
 /** Small changes to a state, each a new value. */
-import type { Bill, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
+import type { Bill, Evidence, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
 import { firstLine } from './record.ts'
 import { writtenHash } from './source-hash.ts'
 
@@ -33,7 +33,7 @@ export function spend(state: State, { costUsd, tokens, turns }: Bill): State {
 export const average = (before: number | null, value: number): number => (before === null ? value : 0.7 * before + 0.3 * value)
 
 /** Whatever came of it, the attempt stays in its kernel's memory. */
-export function remember(state: State, experiment: Experiment, verdict: Verdict): State {
+export function remember(state: State, experiment: Experiment, verdict: Verdict, evidence: Evidence | null): State {
   const { proposal } = experiment
   const target = targetOf(state.run, proposal.target)
   const attempt = {
@@ -46,6 +46,7 @@ export function remember(state: State, experiment: Experiment, verdict: Verdict)
     detail: verdict.kind === 'keep' ? '' : firstLine(verdict.detail),
     sourceHash: writtenHash(proposal),
     points: proposal.sweep.flatMap(({ change, quick }) => (quick ? [{ change, gain: quick.gain }] : [])),
+    evidence,
   }
   return put(state, { ...target, attempts: [...target.attempts, attempt] })
 }

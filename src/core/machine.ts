@@ -3,6 +3,7 @@ import type { Check } from '../schema.ts'
 import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
 import { answered, proceed, withRepair } from './answers.ts'
 import { average, put, remember, targetOf, tick } from './edit.ts'
+import { evidenceOf } from './evidence.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
 import { fillSlots, measures, pending } from './slots.ts'
@@ -76,7 +77,8 @@ function baselined(state: State, event: On<'baselined'>): Step {
   if (state.judging.phase !== 'baselining' || state.judging.target !== event.target) return only(state)
   const before = targetOf(state.run, event.target)
   const { baselines } = event
-  const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start } : { ...before, left: 'broken' }
+  const evidence = evidenceOf(event.check.compiler, event.timing?.rounds ?? [], 'start', before.target.shapes)
+  const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start, evidence } : { ...before, left: 'broken' }
   const rows = baselineRows(state.run, target, event.check, event.detail, event.wall)
   return { state: { ...put(state, target), judging: { phase: 'idle' } }, effects: rows.map((row) => ({ type: 'row', row })) }
 }
@@ -151,16 +153,17 @@ function settle(state: State, experiment: Experiment, verdict: Verdict, measured
   const row = experimentRow(state.run, target, experiment, verdict, measured, { at, wall })
   const message = verdict.kind === 'keep' ? keepMessage(state.run, target, experiment, verdict, measured) : null
   const latency = verdict.kind === 'keep' ? candidateLatency(measured, target.target.shapes) : target.latency
+  const evidence = evidenceOf(measured.check?.compiler ?? null, measured.rounds, 'candidate', target.target.shapes)
   return {
-    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, row, message, wall } },
+    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, evidence, row, message, wall } },
     effects: [{ type: 'settle', experiment, verdict, row, message, wall }],
   }
 }
 
 function settled(state: State, { tip, at }: On<'settled'>): Step {
   if (state.judging.phase !== 'settling') return only(state)
-  const { experiment, verdict, latency } = state.judging
-  const remembered = remember(state, experiment, verdict)
+  const { experiment, verdict, latency, evidence } = state.judging
+  const remembered = remember(state, experiment, verdict, evidence)
   const target = targetOf(remembered.run, experiment.proposal.target)
   const kept = verdict.kind === 'keep'
   // A repair is one more try of an idea that has counted already.
@@ -168,6 +171,7 @@ function settled(state: State, { tip, at }: On<'settled'>): Step {
   const next = put(remembered, {
     ...target,
     latency,
+    evidence: kept ? evidence : target.evidence,
     incumbent: kept ? tip : target.incumbent,
     keeps: target.keeps + (kept ? 1 : 0),
     discardsInARow: kept ? 0 : target.discardsInARow + (counts ? 1 : 0),

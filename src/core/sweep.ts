@@ -66,7 +66,8 @@ export function nextHeat<T extends Entrant>(all: T[]): { field: T[]; rounds: num
 /** The fastest setting goes on as the experiment; all that were timed have been tried. */
 export function swept(state: State, sweeping: Sweeping, event: Event & { type: 'swept' }): { state: State; effects: Effect[] } {
   const { number, proposal, parent, startedAt, wall } = sweeping
-  const written: Setting = { values: {}, change: proposal.hypothesis.split(':')[0] ?? '', hypothesis: proposal.hypothesis, quick: null }
+  const [, change = 'as written'] = /^(\w+ \S+ -> [^:]+):/.exec(proposal.hypothesis) ?? [] // a setting itself: the search had it
+  const written: Setting = { values: {}, change, hypothesis: proposal.hypothesis, quick: null }
   const all = [written, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
   const best = all.reduce((a, b) => (worth(b.quick) > worth(a.quick) ? b : a))
   const timed = all.filter(({ quick }) => quick !== null)

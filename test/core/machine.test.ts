@@ -9,6 +9,7 @@ const baselines: Baselines = {
   vendor: { us: 120, ci95: 1 },
   compile: null,
   busy: false,
+  shapes: [],
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 

@@ -82,6 +82,7 @@ const baselines: Baselines = {
   vendor: null,
   compile: null,
   busy: false,
+  shapes: [],
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 const TUNED = 'N = 4  # tune: 2 4 8\ndef kernel_fn(x):\n    return x\n'

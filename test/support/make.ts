@@ -50,6 +50,7 @@ export function targetState(name: string, share = 0.2): TargetState {
     incumbent: sha(1),
     baselines: null,
     latency: null,
+    evidence: null,
     discardsInARow: 0,
     spentMs: 0,
     visits: 0,
