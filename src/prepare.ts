@@ -87,6 +87,7 @@ export async function commitStart(
     experiments: 0,
     counted: 0,
     elapsedMs: 0,
+    idleMs: 0,
     asks: 0,
     costUsd: 0,
     tokens: 0,

@@ -134,6 +134,7 @@ export type Run = {
   experiments: number // numbers given out so far
   counted: number // experiments with a verdict
   elapsedMs: number
+  idleMs: number // of it, in which the device had nothing to measure
   asks: number // numbers given out so far
   costUsd: number
   tokens: number

@@ -80,7 +80,8 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
         },
         shouldRetry: () => failure !== null && again(failure) && (options.spent?.(billOf(usage)) ?? null) === null,
       })
-      return { reply }
+      // A provider or a gateway may quote the key even in an answer; from here on it goes into commits and the journal.
+      return { reply: { ...reply, text: withoutKey(reply.text, options.apiKey) } }
     } catch (error) {
       signal.throwIfAborted()
       if (failure === null) throw error

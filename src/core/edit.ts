@@ -1,5 +1,5 @@
 /** Small changes to a state, each a new value. */
-import type { Bill, Evidence, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
+import type { Bill, Event, Evidence, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
 import { firstLine } from './record.ts'
 import { writtenHash } from './source-hash.ts'
 
@@ -13,11 +13,12 @@ export function put(state: State, target: TargetState): State {
   return { ...state, run: { ...state.run, targets: { ...state.run.targets, [target.target.name]: target } } }
 }
 
-/** Moves the run's clock; the time counts for the kernel that is current. */
-export function tick(state: State, at: number): State {
-  const { run } = state
+/** Moves the run's clock; the time counts for the kernel that is current. What passed before the run began, or began again, is no idle time. */
+export function tick(state: State, { at, type }: Event): State {
+  const { run, judging } = state
   const passed = Math.max(0, at - run.elapsedMs)
-  const moved: State = { ...state, run: { ...run, elapsedMs: Math.max(run.elapsedMs, at) } }
+  const idle = judging.phase === 'idle' && type !== 'started' ? passed : 0
+  const moved: State = { ...state, run: { ...run, elapsedMs: Math.max(run.elapsedMs, at), idleMs: run.idleMs + idle } }
   if (run.current === null) return moved
   const current = targetOf(run, run.current)
   return put(moved, { ...current, spentMs: current.spentMs + passed })

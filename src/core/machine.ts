@@ -18,7 +18,7 @@ export function initialState(run: Run): State {
 }
 
 export function step(state: State, event: Event): Step {
-  const done = react(tick(state, event.at), event)
+  const done = react(tick(state, event), event)
   const next = fillSlots(done.state, event.at, event.wall)
   const effects = [...done.effects, ...next.effects]
   // What a paused run may not start is taken up from the state when it goes on.

@@ -73,6 +73,7 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     experiments: 0,
     counted: 0,
     elapsedMs: 0,
+    idleMs: 0,
     asks: 0,
     costUsd: 0,
     tokens: 0,
