@@ -10,6 +10,7 @@ const baselines: Baselines = {
   vendor: { us: 120, ci95: 1 },
   compile: null,
   busy: false,
+  shapes: [],
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 
@@ -257,6 +258,23 @@ describe('a run', () => {
       ),
     ).toEqual(['wait'])
     expect(kinds(play.happen({ type: 'woke' }))).toEqual(['ask'])
+  })
+
+  it('sits out a provider that refuses connections for an hour: no row, no discard, no money, and the next idea is judged', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    const before = play.state.run.targets.rmsnorm
+    for (let minute = 1; minute <= 60; minute++) {
+      const at = minute * 60_000
+      const answer = { kind: 'unavailable' as const, why: 'connection refused', ...FREE }
+      const id = play.state.proposing.asked[0]?.id ?? 0
+      expect(kinds(play.happen({ type: 'answered', id, target: 'rmsnorm', incumbent: sha(1), answer }, at))).toEqual(['wait'])
+      expect(kinds(play.happen({ type: 'woke' }, at + 59_000))).toEqual(['ask'])
+    }
+    expect(play.state.run).toMatchObject({ stop: null, experiments: 0, costUsd: 0, turns: 0 })
+    expect(play.state.run.targets.rmsnorm).toMatchObject({ discardsInARow: 0, attempts: before?.attempts, left: null })
+    expect(play.effects.filter((e) => e.type === 'row' && e.row.experiment > 0)).toEqual([])
+    expect(kinds(play.answer('a'))).toContain('commit')
   })
 
   it('comes back to kernels it left while time remains', () => {

@@ -34,6 +34,7 @@ export const rules: Rules = {
   kernelMs: 7_200_000,
   targetSpeedup: 2,
   maxPairs: 12,
+  sweep: null,
   seed: 1,
 }
 
@@ -49,6 +50,7 @@ export function targetState(name: string, share = 0.2): TargetState {
     incumbent: sha(1),
     baselines: null,
     latency: null,
+    evidence: null,
     discardsInARow: 0,
     spentMs: 0,
     visits: 0,
@@ -73,12 +75,13 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     interrupted: 0,
     settledAt: '2026-01-01T00:00:00.000Z',
     elapsedMs: 0,
+    idleMs: 0,
     asks: 0,
     costUsd: 0,
     tokens: 0,
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
-    pace: { answerMs: null, verdictMs: null },
+    pace: { answerMs: null, verdictMs: null, sweepMs: null },
     sources: [],
     stop: null,
   }
@@ -95,6 +98,7 @@ export function proposal(name: string, source: string, basedOn = sha(1)): Propos
     disposable: true,
     thread: null,
     sweep: [],
+    written: null,
     costUsd: 0,
     tokens: 0,
     turns: 0,
