@@ -45,6 +45,12 @@ def view(flat: torch.Tensor, buffer: Buffer) -> torch.Tensor:
     return flat[start : start + size].view(dtype).as_strided(shape, strides)
 
 
+def blank(buffer: Buffer, device: torch.device) -> torch.Tensor:
+    """A tensor like the one a buffer describes, of zeros and in memory of its own."""
+    flat = torch.zeros(span(buffer["shape"], buffer["strides"]), dtype=TYPES[buffer["dtype"]], device=device)
+    return flat.as_strided(buffer["shape"], buffer["strides"])
+
+
 def span(shape: Sequence[int], strides: Sequence[int]) -> int:
     """Elements from the first to one past the last."""
     if 0 in shape:

@@ -45,7 +45,8 @@ def uneven_rows(g: torch.Generator, rows: int, cols: int) -> torch.Tensor:
     width = max(1, cols // 10)
     start = torch.randint(0, cols, (rows, 1), generator=g, device=g.device)
     start[::4] = cols - width  # every fourth row has it at the end, where a lost tail is
-    inside = (torch.arange(cols, device=g.device) - start) % cols < width
+    at = torch.arange(cols, device=g.device)
+    inside = (at >= start) & (at < start + width) | (at < start + width - cols)  # past the end it goes on in front
     x = torch.where(inside, x * 3, x) + normal(g, rows, 1)
     spike = torch.randint(0, cols, (rows, 1), generator=g, device=g.device)
     return x.scatter(1, spike, signs(g, rows, 1) * (4 + 0.25 * cols**0.5))

@@ -21,6 +21,7 @@ import source_scan
 import torch
 import trials
 import verify_model
+import warmers
 import windows
 import workers
 from arena import CPU_BYTES, Arena
@@ -119,15 +120,27 @@ class Judge:
         torch.manual_seed(rng.getrandbits(62))  # a user's make_inputs may draw from the global generator
         plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
         block = Arena(self.device, self._arena_bytes(op, plan) if self.gpu else CPU_BYTES)
+        tf32, helpers = bool(request.get("allow_tf32")), list[Worker]()
         try:
             with self.pool.spawn(block, source) as worker:
                 worker.await_ready()
-                tf32 = bool(request.get("allow_tf32"))
                 self._set_tf32(tf32)
-                examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, progress)
+
+                def staged(stage: dict[str, Any]) -> None:
+                    if progress:
+                        progress(stage)
+                    # not before it is worth while: what is wrong at once shall be told at once
+                    if (stage["name"], stage["status"]) == ("smoke", "pass") and warmers.wanted(
+                        data, self.gpu, request
+                    ):
+                        load = lambda helper: load_order(helper, data, tf32)  # noqa: E731
+                        helpers.extend(warmers.start(self.pool, block, source, load, op, plan, warmers.count(op, plan)))
+
+                examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, staged)
                 verdict = examiner.run(plan, load_order(worker, data, tf32), bool(request.get("quick")))
                 return verdict, _told(worker, passed=verdict.kind == "pass")
         finally:
+            warmers.end(helpers)
             self._release(block)
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from op import Case, Op
 C1 = 4.0  # elementwise: multiples of the error scale
 C2 = 2.5  # normwise: multiples of eager's error in the same dtype on the same input
 FLOOR = 0.5  # normwise: and this much of the error scale's own norm, where eager happens to be nearly exact
+BLOCK = {True: 1 << 26, False: 1 << 16}  # elements looked at together, on a GPU and on a CPU
 TF32_ROUNDOFF = 2.0**-10  # some tensor cores truncate fp32 operands to TF32's 11 bits instead of rounding them
 
 
@@ -41,13 +42,17 @@ class Tolerance:
             return _bad(f"{self.label}: expected an output {expected}, got {list(out.shape)} {_short(out.dtype)}")
         if out.numel() == 0:
             return Outcome(True, 0.0, 0.0, "")
-        got = out.detach().to(device=self.reference.device, dtype=torch.float64)
-        error = (got - self.reference).abs_()
-        norm, max_abs = float(torch.linalg.vector_norm(error)), float(error.max())
-        worst = float(error.div_(self.limit).max())
+        out = out.detach().to(self.reference.device)
+        squares, tops, ratios = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+        for got, want, room in _blocks(out, self.reference, self.limit):
+            error = got.double().sub_(want).abs_()
+            squares.append(torch.dot(error, error))
+            tops.append(error.max())
+            ratios.append(error.div_(room).max())
+        worst, max_abs = (float(torch.stack(parts).max()) for parts in (ratios, tops))
         if worst <= 1:  # the usual case, in few passes; never true with a NaN about
-            return self._as_a_whole(worst, norm, max_abs)
-        return self._element_by_element(got)
+            return self._as_a_whole(worst, float(torch.stack(squares).sum().sqrt()), max_abs)
+        return self._element_by_element(out.double())
 
     def _element_by_element(self, got: torch.Tensor) -> Outcome:
         """The same with care for what is not finite, and with words for what is wrong."""
@@ -108,10 +113,7 @@ def allowed(
     scale_norm = float(torch.linalg.vector_norm(scale))
     eager_error = None
     if eager_out is not None and eager_out.shape == reference.shape:
-        difference = eager_out.detach().to(reference.device, torch.float64).sub(reference)
-        if not _all_finite(reference):
-            difference = difference[reference.isfinite()]
-        norm = float(torch.linalg.vector_norm(difference)) if difference.numel() else 0.0
+        norm = _distance(eager_out.detach().to(reference.device), reference)
         eager_error = norm if norm < float("inf") else None  # NaN and inf fail this too: no yardstick
     yardstick = scale_norm if eager_error is None else eager_error
     # a norm says more than its elements only where there are many; eager may hit a single one by luck
@@ -138,18 +140,20 @@ def error_scale(
     """One honest error per element: the final rounding, roundings stored on the way, and accumulation in fp32."""
     if op.exact:
         return torch.zeros_like(reference)
-    size = reference.abs() if _all_finite(reference) else reference.nan_to_num(posinf=0.0, neginf=0.0).abs()
+    whole = _all_finite(reference)
+    size = reference.abs() if whole else reference.nan_to_num(posinf=0.0, neginf=0.0).abs()
     options = {**op.options, **case.options}
-    magnitude = size if op.magnitude is None else op.magnitude(*inputs64, **options)
     summing = roundoff(torch.float32) * max(1, op.depth(case.shape)) ** 0.5
-    scale = size * roundoff(dtype) + smallest(dtype)
-    scale.add_(magnitude, alpha=summing)
+    scale = size.mul_(roundoff(dtype) + (summing if op.magnitude is None else 0.0)).add_(smallest(dtype))
+    if op.magnitude is not None:
+        scale.add_(_size(op.magnitude, inputs64, options), alpha=summing)
     if op.roundings is not None:
         tf32 = allow_tf32 and op.matmul_like and dtype == torch.float32
         stored = TF32_ROUNDOFF if tf32 else roundoff(dtype)
-        scale.add_(op.roundings(*inputs64, **options), alpha=stored + summing)
+        scale.add_(_size(op.roundings, inputs64, options), alpha=stored + summing)
     if not _all_finite(scale):  # no infinite allowance where a neighbour of the element is infinite
-        scale = torch.where(scale.isfinite(), scale, size * roundoff(dtype) + smallest(dtype))
+        least = reference.nan_to_num(posinf=0.0, neginf=0.0).abs() * roundoff(dtype) + smallest(dtype)
+        scale = torch.where(scale.isfinite(), scale, least)
     return scale
 
 
@@ -161,6 +165,32 @@ def roundoff(dtype: torch.dtype) -> float:
 def smallest(dtype: torch.dtype) -> float:
     """Results below this may be flushed to zero; fp16's subnormals are part of its everyday range and may not."""
     return torch.finfo(dtype).smallest_normal * (torch.finfo(dtype).eps if dtype == torch.float16 else 1.0)
+
+
+def _size(
+    formula: Callable[..., torch.Tensor], inputs64: Sequence[torch.Tensor | None], options: dict[str, object]
+) -> torch.Tensor:
+    """How large errors are need not be known to sixteen digits: in fp32, which is faster, unless that overflows."""
+    inputs = [t.float() if t is not None and t.is_floating_point() else t for t in inputs64]
+    found = formula(*inputs, **options)
+    return found if _all_finite(found) else formula(*inputs64, **options)
+
+
+def _blocks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """A stretch of each at a time, flat: it stays in a CPU's cache, and takes no gigabytes of float64 on a GPU."""
+    return zip(*(t.reshape(-1).split(BLOCK[t.device.type == "cuda"]) for t in tensors), strict=True)
+
+
+def _distance(out: torch.Tensor, reference: torch.Tensor) -> float:
+    """||out - reference|| over the elements where the reference is finite."""
+    total = torch.zeros((), dtype=torch.float64, device=reference.device)
+    whole = _all_finite(reference)
+    for got, want in _blocks(out, reference):
+        difference = got.double().sub_(want)
+        if not whole:
+            difference = difference[want.isfinite()]
+        total += torch.dot(difference, difference)
+    return float(total.sqrt())
 
 
 def _all_finite(t: torch.Tensor) -> bool:

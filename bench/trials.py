@@ -51,6 +51,7 @@ class Plan:
         self.op, self.gpu, self.rng, self.dtype = op, gpu, rng, DTYPES[dtype]
         self.others = [d for name, d in DTYPES.items() if name != dtype]
         self.own = sorted(op.gpu_shapes if gpu else op.cpu_shapes, key=self._work)
+        self.known_edges = list(op.gpu_edges if gpu else op.cpu_edges)
         self.model = model_cases(op, shapes)
         self.primary = primary_case(op, shapes, gpu)
 
@@ -84,7 +85,7 @@ class Plan:
 
     def edges(self) -> list[Trial]:
         """Sizes that divide by nothing, strides other than the usual, no rows at all, and sizes nobody was told."""
-        edges = list(self.op.gpu_edges if self.gpu else self.op.cpu_edges)
+        edges = self.known_edges
         trials = [Trial(whole(self.op, shape), self.dtype) for shape in edges]
         smallest = min(edges, key=self._work) if edges else self.own[0]
         trials += [Trial(whole(self.op, smallest), dtype) for dtype in self.others]

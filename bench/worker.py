@@ -80,9 +80,14 @@ class Worker:
     def resume(self) -> None:
         self._order("continue")
 
-    def kill(self) -> None:
+    def doom(self) -> None:
+        """Has it killed without waiting for its end."""
         with contextlib.suppress(wire.Closed, wire.TimedOut, wire.BadMessage):
             wire.send(self.status, {"order": "kill"}, timeout=2)
+
+    def kill(self) -> None:
+        self.doom()
+        with contextlib.suppress(wire.Closed, wire.TimedOut, wire.BadMessage):
             while "ended" not in wire.recv(self.status, 5):
                 pass
         self.control.close()
