@@ -1,6 +1,7 @@
 /** argv -> command -> exit code. The only user of yargs, of process.exit and of signals. */
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { isatty } from 'node:tty'
 import yargs, { type Argv } from 'yargs'
 import { COMMANDS, type Command, type Interruption } from './commands/index.ts'
 import { gather, type Texts } from './config.ts'
@@ -8,6 +9,10 @@ import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, Usage
 import { type Io, makeIo } from './io.ts'
 import { DETACHED } from './log.ts'
 import { OPTIONS, type OptionName, parseOptions } from './options.ts'
+
+/** Told to this process alone: a program that it starts is in the background only as far as it is told so itself. */
+const detached = process.env[DETACHED] !== undefined
+delete process.env[DETACHED]
 
 const EXIT = new Map<unknown, number>([
   [UsageError, 2],
@@ -78,7 +83,7 @@ async function run(command: Command, args: Record<string, unknown>): Promise<num
   const cwd = resolve(String(args.C ?? '.'))
   if (!existsSync(cwd)) throw new UsageError(`-C: expected a folder, found nothing at ${cwd}`)
   const io: Io = makeIo(
-    { json: args.json === true, quiet: args.q === true, verbose: args.v === true, color: args.color !== false, cwd },
+    { json: args.json === true, quiet: args.q === true, verbose: args.v === true, color: args.color !== false, detached, cwd },
     process.env,
   )
   const flags: Texts = {}
@@ -103,8 +108,15 @@ function onSignals(): Interruption {
   process.on('SIGINT', () => interrupt('SIGINT'))
   process.on('SIGTERM', () => interrupt('SIGTERM'))
   process.on('SIGUSR1', () => interrupt('SIGTERM')) // Slurm's warning before the time is up
+  const terminal = [0, 1, 2].filter((fd) => isatty(fd))
   process.on('SIGHUP', () => {
-    if (!process.env[DETACHED]) interrupt('SIGTERM') // the terminal is gone; who runs in the background does not need it
+    if (terminal.length === 0) return // under nohup and in the background there was none that could be gone
+    // Node sets the terminal back at its end, and crashes when that is gone.
+    for (const fd of terminal.splice(0)) {
+      closeSync(fd)
+      openSync('/dev/null', 'r+') // takes the number that has become free
+    }
+    interrupt('SIGTERM')
   })
   const listen = (): void => {
     listening = true

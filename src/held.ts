@@ -1,6 +1,7 @@
 /** A run taken by this process: its lock, control channel, log and news; all let go of at the end, however it comes. */
 import { type Control, openControl } from './effects/control.ts'
 import { takeRunLock } from './effects/lock.ts'
+import type { Address } from './effects/notify.ts'
 import type { Io } from './io.ts'
 import { type LoggedIo, messageOf, withLog } from './log.ts'
 import { News } from './news.ts'
@@ -12,7 +13,7 @@ export type Held = { folder: RunFolder; io: LoggedIo; control: Control; news: Ne
 export type Holding = {
   folder: RunFolder
   io: Io
-  notify: string | undefined
+  notify: Address | null
   stopNow: () => void // told as soon as somebody asks, also while the run is still being planned
 }
 

@@ -1,9 +1,9 @@
 /** What a run says while it goes on, and the report it leaves for each experiment. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { peakShare } from './core/advance.ts'
 import { firstLine } from './core/record.ts'
 import { duration } from './core/report.ts'
+import { best, pace } from './core/standing.ts'
 import type { Io } from './io.ts'
 import type { RunFolder } from './run-folder.ts'
 import type { Check, Round } from './schema.ts'
@@ -14,13 +14,16 @@ type Seen = { check: Check | null; rounds: Round[]; confirmed: Round[] }
 export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State) => void {
   let seen: Seen = { check: null, rounds: [], confirmed: [] }
   let current: string | null = null
+  let paused = false
   return (event, state) => {
     const { run } = state
     if (event.type === 'committed') seen = { check: null, rounds: [], confirmed: [] }
     if (event.type === 'checked') seen.check = event.check
     if (event.type === 'timed') seen.rounds.push(...event.timing.rounds)
     if (event.type === 'confirmed') seen.confirmed = event.timing?.rounds ?? []
-    if (event.type === 'baselined') io.say(baselineLine(run.targets[event.target], event.detail))
+    if (event.type === 'baselined') io.say(baselineLine(event.target, run.targets[event.target], event.detail))
+    if (state.paused !== paused) io.say(state.paused ? `paused; the device is free; go on with: autokernel resume ${run.name}` : 'going on')
+    paused = state.paused
     if (event.type === 'settled') {
       writeFileSync(join(folder.reports, `${event.number}.json`), `${JSON.stringify(seen, null, 1)}\n`)
       io.say(experimentLine(event.number, state))
@@ -45,15 +48,15 @@ export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State
   }
 }
 
-function baselineLine(target: TargetState | undefined, detail: string): string {
-  if (!target?.baselines) return `   its starting kernel cannot be used here: ${firstLine(detail)}`
+function baselineLine(name: string, target: TargetState | undefined, detail: string): string {
+  if (!target?.baselines) return `   ${name}: its starting kernel cannot be used here: ${firstLine(detail)}`
   const { start, eager, vendor, compile, roofline } = target.baselines
   const others = [
     `eager ${eager.us.toFixed(1)}`,
     vendor && `vendor ${vendor.us.toFixed(1)}`,
     compile && `compile ${compile.us.toFixed(1)}`,
   ].filter(Boolean)
-  return `   start ${start.us.toFixed(1)} us, ${others.join(', ')}; roofline ${roofline.limit_us.toFixed(1)} us (${roofline.bound})`
+  return `   ${name}: start ${start.us.toFixed(1)} us, ${others.join(', ')}; roofline ${roofline.limit_us.toFixed(1)} us (${roofline.bound})`
 }
 
 function experimentLine(number: number, { run }: State): string {
@@ -62,7 +65,7 @@ function experimentLine(number: number, { run }: State): string {
   if (!target || !attempt) return `   #${number}`
   const status = attempt.outcome === 'keep' ? 'KEEP' : attempt.outcome
   const gain = attempt.gain === null ? '' : `${attempt.gain.toFixed(3)}x`
-  const best = target.latency ? `best ${target.latency.us.toFixed(1)} us, ${(100 * peakShare(target)).toFixed(0)} % of peak` : ''
   const idea = firstLine(attempt.hypothesis).slice(0, 70)
-  return `   #${String(number).padEnd(4)} ${status.padEnd(12)} ${gain.padEnd(8)} ${idea}${attempt.outcome === 'keep' ? '' : `  (${attempt.detail.slice(0, 90)})`}  [${best}; ${duration(run.elapsedMs)}]`
+  const standing = [`best ${best(target)}`, duration(run.elapsedMs), pace(run, run.elapsedMs)].filter((part) => part !== '').join('; ')
+  return `   #${String(number).padEnd(4)} ${target.target.name}  ${status.padEnd(12)} ${gain.padEnd(8)} ${idea}${attempt.outcome === 'keep' ? '' : `  (${attempt.detail.slice(0, 90)})`}  [${standing}]`
 }

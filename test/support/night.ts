@@ -1,0 +1,117 @@
+/** A run of the real program whose judge answers from a table, for tests of the daemon: seconds instead of minutes. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { vi } from 'vitest'
+import { packageRoot } from '../../src/package-root.ts'
+import { type Outcome, World } from './world.ts'
+
+const PYTHON = join(packageRoot, '.venv', 'bin', 'python')
+const TABLE = join(packageRoot, 'test', 'control', 'table_python.py')
+const PATIENCE = { timeout: 20_000, interval: 50 }
+
+export type Running = { child: ChildProcess; ended: Promise<Outcome & { signal: string | null }> }
+
+/** A process that has ended may stay as a zombie where nobody waits for orphans. */
+export const lives = (pid: number): boolean => {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
+}
+
+export class Night {
+  readonly world = World.repository('models/tiny_rmsnorm.py')
+  readonly python = join(this.world.folder, '.git', 'table-python') // where git status does not see it
+  readonly paceFile = join(this.world.folder, '.git', 'table-pace')
+  readonly name: string
+
+  constructor(name = 'night', pace = 0) {
+    this.name = name
+    this.pace(pace)
+    // Only what asks about torch is answered by a real Python.
+    const ours = `*/bench.py|*/profile_model.py) exec ${PYTHON} ${TABLE} ${this.paceFile} "$@" ;;`
+    writeFileSync(this.python, `#!/bin/sh\ncase "$1" in ${ours} esac\nexec ${PYTHON} "$@"\n`)
+    chmodSync(this.python, 0o755)
+  }
+
+  /** Seconds that the judge takes for each question from now on. */
+  pace(seconds: number): void {
+    writeFileSync(this.paceFile, String(seconds))
+  }
+
+  get root(): string {
+    return join(this.world.folder, '.autokernel', 'runs', this.name)
+  }
+
+  /** The arguments of a new run. */
+  fresh(...more: string[]): string[] {
+    const which = ['--model', 'tiny_rmsnorm.py', '--run', this.name, '--agent', 'search', '--device', 'cpu', '--python', this.python]
+    return ['optimize', ...which, ...more]
+  }
+
+  again(...more: string[]): string[] {
+    return ['optimize', '--resume', this.name, '--python', this.python, ...more]
+  }
+
+  say(...args: string[]): Promise<Outcome> {
+    return this.world.autokernel(...args)
+  }
+
+  /** Starts the program, or another in front of it, and does not wait for its end. */
+  start(args: string[], { front = [], env = {} }: { front?: string[]; env?: Record<string, string> } = {}): Running {
+    const [program = '', ...rest] = [...front, join(packageRoot, 'autokernel'), ...args]
+    const child = spawn(program, rest, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...env } })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
+    child.stderr.setEncoding('utf8').on('data', (text) => (stderr += text))
+    const ended = new Promise<Outcome & { signal: string | null }>((resolve) =>
+      child.once('close', (code, signal) => resolve({ code: code ?? -1, signal, stdout, stderr })),
+    )
+    return { child, ended }
+  }
+
+  read(file: string): string {
+    const path = join(this.root, file)
+    return existsSync(path) ? readFileSync(path, 'utf8') : ''
+  }
+
+  /** Whole lines of the journal after its header. */
+  events(): { type: string; number?: number }[] {
+    return this.read('events.jsonl')
+      .split('\n')
+      .slice(1, -1)
+      .map((line) => JSON.parse(line))
+  }
+
+  settled(): number {
+    return this.events().filter(({ type }) => type === 'settled').length
+  }
+
+  until(what: () => boolean): Promise<void> {
+    return vi.waitFor(() => {
+      if (!what()) throw new Error(`not yet; the log so far:\n${this.read('log.txt')}`)
+    }, PATIENCE)
+  }
+
+  /** Judges of this run that are there now. */
+  judges(): number[] {
+    return readdirSync('/proc')
+      .filter((pid) => /^\d+$/.test(pid) && commandLine(pid).includes(`${this.paceFile}\0`))
+      .map(Number)
+  }
+
+  remove(): void {
+    this.world.remove()
+  }
+}
+
+function commandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return '' // ended meanwhile
+  }
+}
