@@ -8,6 +8,7 @@ import { gather, type Texts } from './config.ts'
 import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
 import { type Io, makeIo } from './io.ts'
 import { DETACHED } from './log.ts'
+import { machineError } from './machine-error.ts'
 import { OPTIONS, type OptionName, parseOptions } from './options.ts'
 
 /** Told to this process alone: a program that it starts is in the background only as far as it is told so itself. */
@@ -26,7 +27,7 @@ async function main(argv: string[]): Promise<number> {
   try {
     return await parseAndRun(argv)
   } catch (error) {
-    return report(error, quick)
+    return report(machineError(error), quick)
   }
 }
 
@@ -138,6 +139,8 @@ function report(error: unknown, json: boolean): number {
 
 // Whoever read our output may have gone (a closed terminal, `| head`); that is no reason to end a run.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+// A library may meet the machine's refusals (no handles left) where nobody can catch them. What is written down is safe.
+process.on('uncaughtException', (error) => process.exit(report(machineError(error), process.argv.includes('--json'))))
 const code = await main(process.argv.slice(2))
 // A child that a failure left behind must not keep us here; it ends with us.
 process.stdout.write('', () => process.exit(code))

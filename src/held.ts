@@ -4,6 +4,7 @@ import { takeRunLock } from './effects/lock.ts'
 import type { Address } from './effects/notify.ts'
 import type { Io } from './io.ts'
 import { type LoggedIo, messageOf, withLog } from './log.ts'
+import { machineError } from './machine-error.ts'
 import { News } from './news.ts'
 import { Opened } from './opened.ts'
 import { makeRunFolder, type RunFolder } from './run-folder.ts'
@@ -33,8 +34,12 @@ export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding
       }),
       (channel) => channel.close(),
     )
+    const lastWords = (error: Error): void => io.failed(machineError(error))
+    process.prependListener('uncaughtException', lastWords)
+    opened.add(process, (all) => all.off('uncaughtException', lastWords))
     return await work({ folder, io, control, news, opened })
-  } catch (error) {
+  } catch (thrown) {
+    const error = machineError(thrown)
     io.failed(error)
     await news.tell('error', `${folder.name}: ${messageOf(error)}`)
     throw error

@@ -35,7 +35,8 @@ export class LedgerFile implements Ledger {
   }
 
   append(row: Row): Promise<void> {
-    this.last = this.last.then(async () => {
+    const before = this.last.catch(() => {}) // whoever appended it has heard of it, and may try again
+    this.last = before.then(async () => {
       await this.follow()
       const line = formatRow(row)
       if (this.written.has(keyOf(line))) return
