@@ -22,7 +22,6 @@ export type RunFolder = {
   judgeLog: string
   log: string
   control: string
-  reserve: string
 }
 
 export function runFolder(start: string, name: string): RunFolder {
@@ -46,7 +45,6 @@ export function runFolder(start: string, name: string): RunFolder {
     judgeLog: at('judge.log'),
     log: at('log.txt'),
     control: at('control.jsonl'),
-    reserve: at('reserve'),
   }
 }
 

@@ -1,5 +1,5 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { settleAgents } from '../agent-list.ts'
 import { chooseAgent } from '../choose-agent.ts'
@@ -9,7 +9,6 @@ import { passingLine } from '../core/standing.ts'
 import type { Order } from '../effects/control.ts'
 import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
-import { setAside, withReserve } from '../effects/reserve.ts'
 import { watchTexts } from '../effects/watch.ts'
 import { AuthenticationError } from '../errors.ts'
 import { finishRun } from '../finish.ts'
@@ -68,7 +67,6 @@ async function work(session: Session, held: Held, options: Options, interrupted:
   const underWay = state.judging.phase === 'settling' ? state.judging.row : null
   const due = session.events > 0 ? { rows: session.rows, underWay } : null
   try {
-    opened.add(setAside(folder.reserve), (file) => rmSync(file, { force: true }))
     const ledger = opened.add(await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name, due), (each) => each.close())
     const texts = opened.add(await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer }), (each) => each.close())
     let latest = state
@@ -79,7 +77,7 @@ async function work(session: Session, held: Held, options: Options, interrupted:
       evaluator: judge,
       agent: agent.agent,
       repo,
-      ledger: withReserve(ledger, folder.reserve),
+      ledger,
       fileOf: (commit, kernel) => candidateFile(session, folder, commit, kernel),
       playbook: () => texts.playbook,
       steer: () => texts.steer,

@@ -35,8 +35,7 @@ export class LedgerFile implements Ledger {
   }
 
   append(row: Row): Promise<void> {
-    const before = this.last.catch(() => {}) // whoever appended it has heard of it, and may try again
-    this.last = before.then(async () => {
+    this.last = this.last.then(async () => {
       await this.follow()
       const line = formatRow(row)
       if (this.written.has(keyOf(line))) return

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { packageRoot } from '../../src/package-root.ts'
 import { Night } from '../support/night.ts'
-import { expectClearEnd, expectWhole, outcome } from './whole.ts'
+import { expectClearEnd, expectWhole, keptCommits, outcome } from './whole.ts'
 
 const EXPERIMENTS = ['--max-experiments', '6']
 const NOBODY = 65534
@@ -108,12 +108,13 @@ describe('a disk that becomes read-only all at once', () => {
 })
 
 describe('a disk that is full just when the row of a kept commit is written', () => {
-  it('has room for that row all the same, whole', async () => {
+  it('takes neither half of the row nor the commit; with space again it comes to the same', async () => {
     const night = nightAt()
-    const full = { FULL_FOR: 'results.tsv', FULL_AFTER: '6', FULL_WHILE: join(night.root, 'reserve') }
-    const done = await night.start(night.fresh(...EXPERIMENTS), { env: { LD_PRELOAD: shim, ...full } }).ended
-    expect(done, done.stderr).toMatchObject({ code: 0 })
-    expectWhole(night)
-    expect(outcome(night)).toEqual(undisturbed)
+    const full = join(night.python, '..', 'full')
+    writeFileSync(full, '')
+    const env = { LD_PRELOAD: shim, FULL_FOR: 'results.tsv', FULL_AFTER: '6', FULL_WHILE: full }
+    expectClearEnd(await night.start(night.fresh(...EXPERIMENTS), { env }).ended, /results.tsv: the disk is full/)
+    expect(keptCommits(night).length).toBe(1)
+    await sameInTheEnd(night)
   }, 60_000)
 })

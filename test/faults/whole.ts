@@ -1,4 +1,4 @@
-/** What must hold of a run whatever happened to it: whole rows, and every kept commit with its row and the other way round. */
+/** What must hold of a run whatever happened to it: whole rows, and no kept commit without its row. */
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,7 +17,10 @@ export function expectWhole(night: Night): void {
   const rows = text === '' ? [] : text.trimEnd().split('\n')
   for (const row of rows) expect(row.split('\t')).toHaveLength(COLUMNS)
   const kept = rows.filter((row) => row.split('\t')[9] === 'keep').map((row) => row.split('\t')[3])
-  expect(keptCommits(night).map((id) => id.slice(0, 12))).toEqual(kept)
+  const commits = keptCommits(night).map((id) => id.slice(0, 12))
+  // Its row is written first, so the last one may wait for its commit until the run is resumed.
+  expect(kept.slice(0, commits.length)).toEqual(commits)
+  expect(kept.length - commits.length).toBeLessThanOrEqual(existsSync(join(night.root, 'REPORT.md')) ? 0 : 1)
   execFileSync('git', ['fsck', '--connectivity-only'], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] })
 }
 

@@ -66,7 +66,12 @@ export class Night {
   /** Starts the program, or another in front of it, and does not wait for its end. */
   start(args: string[], { front = [], env = {} }: { front?: string[]; env?: Record<string, string> } = {}): Running {
     const [program = '', ...rest] = [...front, join(packageRoot, 'autokernel'), ...args]
-    const child = spawn(program, rest, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...env } })
+    return this.run(program, rest, env)
+  }
+
+  /** Any program, in the user's folder. */
+  run(program: string, args: string[], env: Record<string, string> = {}): Running {
+    const child = spawn(program, args, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...env } })
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
