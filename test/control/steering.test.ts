@@ -6,11 +6,7 @@ import { lives, Night } from '../support/night.ts'
 
 function night(pace = 0): Night {
   const made = new Night('night', pace)
-  onTestFinished(async () => {
-    await made.say('stop', 'night', '--now')
-    await vi.waitFor(() => expect(made.judges()).toEqual([]), 10_000)
-    made.remove()
-  })
+  onTestFinished(() => made.remove())
   return made
 }
 

@@ -112,7 +112,10 @@ export class Night {
       .map(Number)
   }
 
+  /** Ends the run's daemon too, where a test has failed before it could. */
   remove(): void {
+    const daemon = Number(this.read('lock'))
+    if (daemon > 0 && commandLine(String(daemon)).includes(`\0${this.python}`)) process.kill(daemon, 'SIGKILL')
     this.world.remove()
     rmSync(this.tools, { recursive: true, force: true })
   }
