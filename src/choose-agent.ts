@@ -11,7 +11,6 @@ import { openaiAgent } from './agents/openai.ts'
 import { replayAgent } from './agents/replay.ts'
 import { searchAgent } from './agents/search.ts'
 import { userPrices } from './config.ts'
-import { normalizedHash } from './core/source-hash.ts'
 import { readJournal } from './effects/journal.ts'
 import { UsageError } from './errors.ts'
 import type { Io } from './io.ts'
@@ -22,7 +21,7 @@ import type { Agent, Bill, Proposal } from './types.ts'
 export type Chosen = {
   agent: Agent
   /** Tells whoever dropped the source in the inbox what came of it. */
-  tell: (source: string, verdict: string) => Promise<void>
+  tell: (sourceHash: string, verdict: string) => Promise<void>
   close: () => Promise<void>
 }
 
@@ -36,7 +35,7 @@ export async function chooseAgent(options: Options, io: Io, folder: RunFolder, s
   const close = async () => void (await Promise.all(members.map((m) => m.close())))
   const [first, ...others] = members.map((m) => m.agent)
   if (!first) throw new UsageError('--agent: expected a list of search, anthropic, openai, command, inbox, replay:RUN')
-  const tell = async (source: string, verdict: string) => void (await Promise.all(members.map((m) => m.tell(source, verdict))))
+  const tell = async (hash: string, verdict: string) => void (await Promise.all(members.map((m) => m.tell(hash, verdict))))
   return { agent: chainAgent([first, ...others]), tell, close }
 }
 
@@ -69,8 +68,8 @@ async function one(name: string, options: Options, io: Io, folder: RunFolder, sp
 
 async function inbox(folder: RunFolder, options: Options): Promise<Chosen> {
   const { agent, nameOf, verdict, close } = await inboxAgent({ folder: folder.inbox, idleMs: options['inbox-idle'] ?? null })
-  const tell = async (source: string, text: string) => {
-    const name = nameOf(normalizedHash(source))
+  const tell = async (hash: string, text: string) => {
+    const name = nameOf(hash)
     if (name !== null) await verdict(name, text)
   }
   return { agent, tell, close }

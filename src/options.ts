@@ -92,6 +92,12 @@ export const OPTIONS = {
   'llm-base-url': text('URL', 'an OpenAI-compatible server'),
   command: text('CMD', 'a coding agent that runs in a terminal, such as "claude -p"'),
   'edit-format': choice(['auto', 'whole', 'diff'] as const, 'what a model answers with'),
+  sweep: number(
+    'N',
+    'settings of marked constants that one experiment may try (12 on a CPU, 60 on a GPU; 0: none)',
+    'a whole number such as 12',
+    whole,
+  ),
   'on-rate-limit': choice(['wait', 'stop'] as const, 'what to do when the provider says to slow down'),
   'agent-timeout': duration('end a --command program that thinks longer than this, such as 45m (20m)'),
   'inbox-idle': duration('end the run when the inbox has been empty this long, such as 10m'),

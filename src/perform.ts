@@ -1,11 +1,13 @@
 /** Carries out the machine's effects through the ports: the only place where decisions meet the world. */
 
+import { evidenceOf } from './core/evidence.ts'
 import { latency } from './core/judge.ts'
 import { find } from './core/known.ts'
 import { measures } from './core/slots.ts'
-import { normalizedHash } from './core/source-hash.ts'
+import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
+import { sweep } from './sweep.ts'
 import type { Agent, Asked, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
 
 export type World = {
@@ -15,12 +17,15 @@ export type World = {
   ledger: Ledger
   /** A file that holds the kernel as it is at a commit, for the judge to read. */
   fileOf: (commit: CommitSha, kernel: string) => Promise<string>
+  /** Sources in files that the judge can read, gone when `use` has ended. */
+  withFiles: <T>(sources: string[], use: (paths: string[]) => Promise<T>) => Promise<T>
   playbook: () => string
   steer: () => string
 }
 
 const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whether they are close
 const CONFIRM_ROUNDS = 3
+const SWEEP = { cpu: 12, cuda: 60, rocm: 60 } // settings an experiment may try where nobody said otherwise
 
 export function performer(world: World): Perform {
   let asking = new AbortController()
@@ -65,6 +70,8 @@ async function perform(
     case 'wait':
       await sleep(effect.ms, signal)
       return { type: 'woke' }
+    case 'sweep':
+      return { type: 'swept', number: effect.number, quick: await sweep(world, effect, state.run.device, signal) }
     case 'commit':
       return {
         type: 'committed',
@@ -132,8 +139,16 @@ async function baseline(world: World, target: Target, commit: CommitSha, signal:
     compile: us('compile'),
     busy,
     roofline: { ...timing.roofline, limit_us: limit },
+    shapes: target.shapes.map((_, i) => ({ bestUs: bestOf(rounds, target, i), limitUs: timing.limit_us[i] ?? 0 })),
   }
   return { type: 'baselined', target: target.name, check, timing, baselines, detail: '' }
+}
+
+/** The fastest alternative at one shape alone. */
+function bestOf(rounds: Round[], target: Target, shape: number): number | null {
+  const times = ['eager', 'vendor', 'compile'].map((side) => evidenceOf(null, rounds, side, target.shapes).us[shape] ?? null)
+  const known = times.filter((us) => us !== null)
+  return known.length === 0 ? null : Math.min(...known)
 }
 
 /** What the judge cannot do here costs the run one kernel, not the night. */
@@ -174,17 +189,23 @@ async function requestFor(world: World, state: State, { id, target: name, repair
   const { run, judging, proposing } = state
   const target = run.targets[name]
   if (!target) throw new Error(`the plan has no target '${name}'`)
-  const judged = 'experiment' in judging ? judging.experiment.proposal : judging.phase === 'committing' ? judging.proposal : null
+  const judged = 'experiment' in judging ? judging.experiment.proposal : 'proposal' in judging ? judging.proposal : null
   const inFlight = [...(judged ? [judged] : []), ...proposing.ready]
     .filter((idea) => idea.target === name)
-    .map(({ hypothesis, source }) => ({ hypothesis, sourceHash: normalizedHash(source) }))
+    .map((idea) => ({ hypothesis: idea.hypothesis, sourceHash: writtenHash(idea) }))
   return {
     id,
     repair,
+    sweep: run.rules.sweep ?? SWEEP[run.device.kind],
     others: proposing.asked.filter((asked) => asked.target === name && asked.id !== id).length,
     target: target.target,
     device: run.device,
-    incumbent: { commit: target.incumbent, source: await world.repo.source(target.incumbent, name), latencyUs: target.latency?.us ?? null },
+    incumbent: {
+      commit: target.incumbent,
+      source: await world.repo.source(target.incumbent, name),
+      latencyUs: target.latency?.us ?? null,
+      evidence: target.evidence,
+    },
     baselines: target.baselines,
     attempts: target.attempts,
     inFlight,

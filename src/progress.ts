@@ -7,20 +7,24 @@ import { best, pace } from './core/standing.ts'
 import type { Io } from './io.ts'
 import type { RunFolder } from './run-folder.ts'
 import type { Check, Round } from './schema.ts'
-import type { Event, State, TargetState } from './types.ts'
+import type { Event, Setting, State, TargetState } from './types.ts'
 
-type Seen = { check: Check | null; rounds: Round[]; confirmed: Round[] }
+type Seen = { check: Check | null; rounds: Round[]; confirmed: Round[]; sweep: Setting[] }
+
+const NOTHING: Seen = { check: null, rounds: [], confirmed: [], sweep: [] }
 
 export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State) => void {
-  let seen: Seen = { check: null, rounds: [], confirmed: [] }
+  let seen = NOTHING
   let current: string | null = null
   let paused = false
   return (event, state) => {
     const { run } = state
-    if (event.type === 'committed') seen = { check: null, rounds: [], confirmed: [] }
-    if (event.type === 'checked') seen.check = event.check
-    if (event.type === 'timed') seen.rounds.push(...event.timing.rounds)
-    if (event.type === 'confirmed') seen.confirmed = event.timing?.rounds ?? []
+    const { judging } = state
+    if (event.type === 'committed' && judging.phase === 'checking') seen = { ...NOTHING, sweep: judging.experiment.proposal.sweep }
+    if (event.type === 'swept' && judging.phase === 'committing') io.say(sweepLine(event.number, judging.proposal.sweep))
+    if (event.type === 'checked') seen = { ...seen, check: event.check }
+    if (event.type === 'timed') seen = { ...seen, rounds: [...seen.rounds, ...event.timing.rounds] }
+    if (event.type === 'confirmed') seen = { ...seen, confirmed: event.timing?.rounds ?? [] }
     if (event.type === 'baselined') io.say(baselineLine(event.target, run.targets[event.target], event.detail))
     if (state.paused !== paused) io.say(state.paused ? `paused; the device is free; go on with: autokernel resume ${run.name}` : 'going on')
     paused = state.paused
@@ -57,6 +61,12 @@ function baselineLine(name: string, target: TargetState | undefined, detail: str
     compile && `compile ${compile.us.toFixed(1)}`,
   ].filter(Boolean)
   return `   ${name}: start ${start.us.toFixed(1)} us, ${others.join(', ')}; roofline ${roofline.limit_us.toFixed(1)} us (${roofline.bound})`
+}
+
+function sweepLine(number: number, sweep: Setting[]): string {
+  const gains = sweep.flatMap(({ quick }) => quick?.gain ?? [])
+  const best = gains.length > 0 ? `; the fastest at ${Math.max(...gains).toFixed(3)}x` : ''
+  return `   #${String(number).padEnd(4)} swept ${sweep.length} settings by quick timing, ${gains.length} of them run${best}`
 }
 
 function experimentLine(number: number, { run }: State): string {

@@ -26,6 +26,7 @@ export function readRules(options: Options): Rules {
     kernelMs: options['kernel-hours'] ?? 7_200_000,
     targetSpeedup: options['target-speedup'] ?? 2,
     maxPairs: 12,
+    sweep: options.sweep ?? null,
     seed: options.seed ?? 0,
   }
 }
@@ -48,6 +49,7 @@ export function changedRules(before: Rules, options: Options): Rules {
     ...(options.peak !== undefined && { peak: given.peak }),
     ...(options['kernel-hours'] !== undefined && { kernelMs: given.kernelMs }),
     ...(options['target-speedup'] !== undefined && { targetSpeedup: given.targetSpeedup }),
+    ...(options.sweep !== undefined && { sweep: given.sweep }),
   }
 }
 

@@ -1,6 +1,6 @@
 /** The nouns: what a run works on, what can happen, what is to be done, and the ports through which it is done. */
 import type { Known } from './core/known.ts'
-import type { Check, CommitSha, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Compiler, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
 
 export type { Target } from './schema.ts'
 
@@ -11,7 +11,10 @@ export type Interval = { point: number; low: number; high: number }
 export type Bill = { costUsd: number; tokens: number; turns: number }
 
 /** Constants marked '# tune:' set anew, as they stand in the source, and what the idea then is. */
-export type Setting = { values: Record<string, string>; hypothesis: string }
+export type Setting = { values: Record<string, string>; change: string; hypothesis: string; quick: Quick | null }
+
+/** What quick timing said of one setting: its speed over the incumbent's in each round that it took part in; no gain: it did not run. */
+export type Quick = { gain: number | null; ratios: number[]; detail: string }
 
 /** The conversation that an idea came out of: the ask that it ends with, and how many repairs it holds. */
 export type Thread = { ask: number; repairs: number }
@@ -26,7 +29,8 @@ export type Proposal = {
   agent: string
   disposable: boolean // costs nothing to have again: dropped when the incumbent it was written against is gone
   thread: Thread | null // null: whoever had it cannot be asked to repair it
-  sweep: Setting[] // other settings of this very source: all are timed quickly, and the fastest is judged
+  sweep: Setting[] // other settings of this very source; after the sweep all that were timed
+  written: string | null // the source before its sweep chose other constants
 } & Bill
 
 /** A candidate that goes back to whoever wrote it, with the judge's words. */
@@ -67,7 +71,11 @@ export type Baselines = {
   compile: Latency | null
   roofline: Roofline
   busy: boolean // no quiet moment could be had; the times are those of a device that others used too
+  shapes: { bestUs: number | null; limitUs: number }[] // the fastest alternative and the roofline, each shape for itself
 }
+
+/** What a source's measurement showed beyond one number, in the order of the target's shapes; gains are over the incumbent of its time. */
+export type Evidence = { compiler: Compiler | null; us: (number | null)[]; gains: (number | null)[] }
 
 /** One line of a kernel's memory: enough to avoid repeating it and to learn from it. */
 export type Attempt = {
@@ -79,6 +87,8 @@ export type Attempt = {
   predictedGain: number | null
   detail: string // first line of why, '' for a keep
   sourceHash: string
+  points: { change: string; gain: number | null }[] // of its sweep, as far as they were timed
+  evidence: Evidence | null
 }
 
 export type LeaveReason = 'plateau' | 'peak' | 'time' | 'target-speedup' | 'exhausted' | 'broken'
@@ -89,6 +99,7 @@ export type TargetState = {
   incumbent: CommitSha
   baselines: Baselines | null
   latency: Latency | null // of the incumbent, as last paired
+  evidence: Evidence | null // of the incumbent
   discardsInARow: number
   spentMs: number // on this kernel, counted while it is the current one
   visits: number
@@ -113,6 +124,7 @@ export type Rules = {
   kernelMs: number
   targetSpeedup: number // over the best baseline
   maxPairs: number
+  sweep: number | null // settings an experiment may try; null: as many as the device is quick at
   seed: number
 }
 
@@ -132,12 +144,13 @@ export type Run = {
   interrupted: number // of these, how many no budget pays for: the judge or the machine failed, not the idea
   settledAt: string // when the last verdict was in, ISO 8601; the date of what is committed at the end
   elapsedMs: number
+  idleMs: number // of it, in which the device had nothing to measure
   asks: number // numbers given out so far
   costUsd: number
   tokens: number
   turns: number
   dearest: Bill // the most that one answer has cost
-  pace: { answerMs: number | null; verdictMs: number | null } // moving averages
+  pace: { answerMs: number | null; verdictMs: number | null; sweepMs: number | null } // a verdict with its sweep; moving averages
   sources: Known // normalized source hash -> experiment
   stop: { reason: StopReason; detail: string; now: boolean } | null // now: whatever is being judged is left for a resumed run
 }
@@ -158,6 +171,7 @@ export type State = {
   judging:
     | { phase: 'idle' }
     | { phase: 'baselining'; target: string }
+    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'committing'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'checking'; experiment: Experiment }
     | { phase: 'timing'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing | null }
@@ -167,6 +181,7 @@ export type State = {
         experiment: Experiment
         verdict: Verdict
         latency: Latency | null
+        evidence: Evidence
         row: Row
         message: string | null
         wall: string
@@ -179,6 +194,7 @@ export type Happened =
   | { type: 'started'; rules: Rules } // at the start, and again whenever the run is resumed
   | { type: 'baselined'; target: string; check: Check; timing: Timing | null; baselines: Baselines | null; detail: string }
   | { type: 'answered'; id: number; target: string; incumbent: CommitSha; answer: Answer }
+  | { type: 'swept'; number: number; quick: (Quick | null)[] } // of the source as written, then of each setting; null: not timed
   | { type: 'committed'; number: number; commit: CommitSha }
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
@@ -197,6 +213,7 @@ export type Effect =
   | { type: 'baseline'; target: Target; commit: CommitSha }
   | ({ type: 'ask' } & Asked)
   | { type: 'wait'; ms: number }
+  | { type: 'sweep'; number: number; proposal: Proposal; parent: CommitSha; target: Target; bytes: number; budgetMs: number } // bytes: of a call
   | { type: 'commit'; number: number; proposal: Proposal; parent: CommitSha; wall: string }
   | { type: 'check'; experiment: Experiment; target: Target }
   | { type: 'time'; experiment: Experiment; target: Target; rounds: number }
@@ -239,10 +256,11 @@ export type Row = {
 export type Request = {
   id: number // of the ask: the same when it is asked again after a crash
   repair: Repair | null // one's own candidate that failed; null asks for a new idea
+  sweep: number // settings of marked constants that one experiment may try; under 2 there is none
   others: number // requests for this kernel that are being answered at the same moment
   target: Target
   device: DeviceFacts
-  incumbent: { commit: CommitSha; source: string; latencyUs: number | null }
+  incumbent: { commit: CommitSha; source: string; latencyUs: number | null; evidence: Evidence | null }
   baselines: Baselines | null
   attempts: Attempt[]
   inFlight: { hypothesis: string; sourceHash: string }[] // being judged now

@@ -14,7 +14,7 @@ const us = (value: number): Latency => ({ us: value, ci95: 0.1 })
 /** A kernel that takes `now` us a call where the model takes `today` and plain PyTorch `eager`. */
 function measured(name: string, now: number, eager: number): TargetState {
   const roofline = { bound: 'memory' as const, bytes: 1e6, flops: 1e6, limit_us: 1 }
-  const baselines = { start: us(2 * now), eager: us(eager), vendor: null, compile: null, roofline, busy: false }
+  const baselines = { start: us(2 * now), eager: us(eager), vendor: null, compile: null, roofline, busy: false, shapes: [] }
   return { ...targetState(name), baselines, latency: us(now), visits: 1, keeps: 1, incumbent: sha(2) }
 }
 

@@ -1,6 +1,7 @@
 /** What every agent that brings a whole source does last: is it usable, is it new, and if so, a proposal. */
 import { oneLine, unusable } from '../core/patch.ts'
 import { normalizedHash } from '../core/source-hash.ts'
+import { settingsAround } from '../core/sweep.ts'
 import type { Answer, Bill, Proposal, Request } from '../types.ts'
 
 /** `repairable`: whoever had it can be told what the judge said about it, and try again. */
@@ -15,8 +16,11 @@ export function candidate(request: Request, { source, repairable, hypothesis: sa
   const why = unusable(source, request.incumbent.source) ?? known(request, source)
   if (why !== null) return { kind: 'invalid', why, hypothesis, agent, costUsd, tokens, turns }
   const thread = repairable ? { ask: request.id, repairs: repair?.proposal.thread ? repair.proposal.thread.repairs + 1 : 0 } : null
-  const place = { target: request.target.name, basedOn: request.incumbent.commit, disposable: false }
-  return { kind: 'proposal', proposal: { ...place, source, hypothesis, thread, sweep: [], ...rest } }
+  const place = { target: request.target.name, basedOn: request.incumbent.commit, disposable: false, written: null }
+  return {
+    kind: 'proposal',
+    proposal: { ...place, source, hypothesis, thread, sweep: settingsAround(source, hypothesis, request), ...rest },
+  }
 }
 
 /** Who had this program before, or null. */

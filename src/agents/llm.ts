@@ -1,9 +1,10 @@
 /** An agent that asks a language model: prompt, patience, bookkeeping. What differs between providers is one `Ask`. */
 import pRetry from 'p-retry'
-import { oneLine, parseAnswer } from '../core/patch.ts'
+import { sameIdea } from '../core/history.ts'
+import { NO_HYPOTHESIS, oneLine, parseAnswer } from '../core/patch.ts'
 import { costOf, type PriceTable, priceFor, tokensOf, type Usage } from '../core/prices.ts'
 import type { EditFormat } from '../core/prompt.ts'
-import type { Agent, Answer, Bill, Request } from '../types.ts'
+import type { Agent, Answer, Attempt, Bill, Request } from '../types.ts'
 import { candidate } from './candidate.ts'
 import { answerBefore, type Conversation, conversationFor, type Notes, nameOf, type Reply } from './conversation.ts'
 import { type Failure, PATIENT, type Patience, redact, withoutKey } from './failure.ts'
@@ -79,7 +80,8 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
         },
         shouldRetry: () => failure !== null && again(failure) && (options.spent?.(billOf(usage)) ?? null) === null,
       })
-      return { reply }
+      // A provider or a gateway may quote the key even in an answer; from here on it goes into commits and the journal.
+      return { reply: { ...reply, text: withoutKey(reply.text, options.apiKey) } }
     } catch (error) {
       signal.throwIfAborted()
       if (failure === null) throw error
@@ -113,6 +115,8 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
     const parsed = parseAnswer(reply.text, request.repair?.proposal.source ?? request.incumbent.source)
     if (!parsed.ok) return invalid(parsed.why, parsed.hypothesis, usage)
     const { source, hypothesis, predictedGain } = parsed
+    const earlier = request.repair ? undefined : sameBefore(hypothesis, request.attempts)
+    if (earlier) return invalid(`the same idea as experiment ${earlier.experiment}, which was ${earlier.outcome}`, hypothesis, usage)
     return candidate(request, { source, hypothesis, predictedGain, agent: name, repairable: true, ...billOf(usage) })
   }
 
@@ -128,6 +132,13 @@ export function llmAgent(name: string, options: LlmOptions, ask: Ask, explain: E
   async function note(file: string, content: unknown): Promise<void> {
     await options.notes?.write(file, JSON.parse(withoutKey(JSON.stringify(content), options.apiKey)))
   }
+}
+
+/** An idea that was measured is known; one that only failed to run may be had again. */
+function sameBefore(hypothesis: string, attempts: Attempt[]): Attempt | undefined {
+  const idea = sameIdea(hypothesis)
+  if (idea === sameIdea(NO_HYPOTHESIS)) return undefined
+  return attempts.find((attempt) => attempt.gain !== null && sameIdea(attempt.hypothesis) === idea)
 }
 
 export const maxOutputTokens = (options: LlmOptions): number => options.maxOutputTokens ?? 32_000

@@ -1,18 +1,8 @@
-/** Explores a kernel's marked constants without a model: neighbours of the incumbent first, then pairs of steps, then the whole space. */
-import { createHash } from 'node:crypto'
-import { normalize, normalizedHash, normalizeExpression } from '../core/source-hash.ts'
-import { applyTunables, findTunables, type Tunable } from '../core/tunables.ts'
+/** Explores a kernel's marked constants without a model: neighbours of the incumbent first, a whole sweep of them an experiment. */
+import { type Neighbour, neighbours, worthTuning } from '../core/neighbourhood.ts'
+import { applyTunables } from '../core/tunables.ts'
 import type { Agent, Answer, Request } from '../types.ts'
 import { FREE } from './candidate.ts'
-import { type Change, describe, type Lesson, lessons } from './moves.ts'
-import { mix, permutation } from './shuffle.ts'
-
-export type Candidate = { source: string; hypothesis: string }
-
-/** How many points of the wider space are weighed against each other before one is taken. */
-const LOOKAHEAD = 16
-/** Walking the wider space needs exact integers; what lies beyond keeps the incumbent's values. */
-const MAX_POINTS = 2 ** 52
 
 /** A pure function of the request: the same one gets the same answer, and no source comes twice. */
 export const searchAgent: Agent = {
@@ -23,130 +13,30 @@ export const searchAgent: Agent = {
 }
 
 function answer(request: Request): Answer {
-  const { target, incumbent } = request
-  for (const { source, hypothesis } of candidates(request)) {
-    const proposal = { target: target.name, basedOn: incumbent.commit, source, hypothesis, predictedGain: null, agent: 'search' }
-    return { kind: 'proposal', proposal: { ...proposal, disposable: true, thread: null, sweep: [], ...FREE } }
+  const { target, incumbent, sweep } = request
+  const settings: Neighbour[] = []
+  for (const setting of candidates(request)) {
+    settings.push(setting)
+    if (settings.length >= Math.max(1, sweep)) break
   }
-  const tunables = findTunables(incumbent.source).filter(({ values }) => values.length > 1)
-  if (tunables.length === 0) return { kind: 'exhausted', why: `nothing in ${target.name} is marked '# tune:' with more than one value` }
-  const names = tunables.map(({ name }) => name).join(', ')
-  return { kind: 'exhausted', why: `every combination of ${names} has been tried` }
-}
-
-/** Everything still untried, best guess first and generated as it is asked for: one is a proposal, the first sixty are a sweep. */
-export function* candidates(request: Request): Generator<Candidate> {
-  const { source } = request.incumbent
-  const tunables = findTunables(source).filter(({ values }) => values.length > 1)
-  if (tunables.length === 0) return
-  const hash = hasher(source, tunables)
-  const known = new Set([...request.inFlight, ...request.attempts].map(({ sourceHash }) => sourceHash)).add(normalizedHash(source))
-  const learned = lessons(request.attempts)
-  for (const changes of moves(tunables, learned, `${request.seed} ${request.target.name}`, isNew)) {
-    if (!isNew(changes)) continue
-    known.add(hash(changes))
-    const values = Object.fromEntries(changes.map(({ tunable, to }) => [tunable.name, tunable.values[to] ?? '']))
-    yield { source: applyTunables(source, values), hypothesis: describe(changes) }
+  const [first, ...others] = settings
+  if (!first) {
+    const names = worthTuning(incumbent.source).map(({ name }) => name)
+    if (names.length === 0) return { kind: 'exhausted', why: `nothing in ${target.name} is marked '# tune:' with more than one value` }
+    return { kind: 'exhausted', why: `every combination of ${names.join(', ')} has been tried` }
   }
-
-  function isNew(changes: Change[]): boolean {
-    const candidate = hash(changes)
-    return !known.has(candidate) && !request.tried(candidate)
-  }
+  const source = applyTunables(incumbent.source, first.values)
+  const idea = { source, hypothesis: first.hypothesis, predictedGain: null, agent: 'search', disposable: true, thread: null, written: null }
+  const sweepOf = others.map((setting) => ({ ...setting, quick: null }))
+  return { kind: 'proposal', proposal: { target: target.name, basedOn: incumbent.commit, ...idea, sweep: sweepOf, ...FREE } }
 }
 
-function* moves(tunables: Tunable[], learned: Lesson[], seed: string, isNew: (changes: Change[]) => boolean): Generator<Change[]> {
-  const ranked = (list: Change[][]): Change[][] =>
-    list
-      .map((changes) => ({ changes, promise: promise(changes, learned), place: mix(`${seed} ${describe(changes)}`) }))
-      .sort((a, b) => b.promise - a.promise || a.place - b.place)
-      .map(({ changes }) => changes)
-
-  const steps = tunables.flatMap(oneStep)
-  yield* ranked(steps.map((step) => [step]))
-  yield* ranked(pairs(steps))
-  yield* ranked(tunables.flatMap(elsewhere).map((change) => [change]))
-  yield* wider(tunables, mix(seed), isNew, ranked)
-}
-
-/** The value above and the one below; where order means nothing, every other value. */
-function oneStep(tunable: Tunable): Change[] {
-  return elsewhere(tunable).filter(({ to }) => !tunable.ordered || Math.abs(to - tunable.current) === 1)
-}
-
-function elsewhere(tunable: Tunable): Change[] {
-  return tunable.values.map((_, to) => ({ tunable, to })).filter(({ to }) => to !== tunable.current)
-}
-
-function pairs(steps: Change[]): Change[][] {
-  return steps.flatMap((a, i) => steps.slice(i + 1).flatMap((b) => (a.tunable === b.tunable ? [] : [[a, b]])))
-}
-
-/** Every point of the space once, in seeded random order; of each handful that is new, what was learned decides who goes first. */
-function* wider(
-  tunables: Tunable[],
-  seed: number,
-  isNew: (changes: Change[]) => boolean,
-  ranked: (list: Change[][]) => Change[][],
-): Generator<Change[]> {
-  const points = Math.min(
-    MAX_POINTS,
-    tunables.reduce((product, { values }) => product * values.length, 1),
-  )
-  const place = permutation(points, seed)
-  let handful: Change[][] = []
-  for (let i = 0; i < points; i++) {
-    const changes = point(tunables, place(i))
-    if (changes.length > 0 && isNew(changes)) handful.push(changes)
-    if (handful.length < LOOKAHEAD) continue
-    yield* ranked(handful)
-    handful = []
-  }
-  yield* ranked(handful)
-}
-
-/** A number read as one index per constant, as far as the number goes. */
-function point(tunables: Tunable[], index: number): Change[] {
-  let rest = index
-  return tunables
-    .map((tunable) => {
-      const to = rest % tunable.values.length
-      rest = Math.floor(rest / tunable.values.length)
-      return { tunable, to }
-    })
-    .filter(({ tunable, to }) => to !== tunable.current)
-}
-
-/** What earlier attempts say about a change: how that constant did in that direction, and most of all at that very value. */
-function promise(changes: Change[], learned: Lesson[]): number {
-  let sum = 0
-  for (const { tunable, to } of changes) {
-    for (const { name, from, to: reached, worth } of learned) {
-      if (name !== tunable.name) continue
-      const target = tunable.values.indexOf(reached)
-      const start = tunable.values.indexOf(from)
-      if (target === to) sum += worth
-      if (!tunable.ordered || target < 0 || start < 0) continue
-      sum += Math.sign(target - start) === Math.sign(to - tunable.current) ? worth : -worth / 2
-    }
-  }
-  return sum / changes.length
-}
-
-/** normalizedHash of the source with some constants changed, without lexing the whole file again for each. */
-function hasher(source: string, tunables: Tunable[]): (changes: Change[]) => string {
-  const slots = Object.fromEntries(tunables.map(({ name }, i) => [name, `autokernel_slot_${i}_`]))
-  const pieces = normalize(applyTunables(source, slots)).split(/(autokernel_slot_\d+_)/)
-  return (changes) => {
-    const values = tunables.map(({ values, current }) => values[current] ?? '')
-    for (const { tunable, to } of changes) values[tunables.indexOf(tunable)] = tunable.values[to] ?? ''
-    const hash = createHash('sha256')
-    for (const piece of pieces) hash.update(slotValue(piece, values) ?? piece)
-    return hash.digest('hex')
-  }
-}
-
-function slotValue(piece: string, values: string[]): string | undefined {
-  const slot = /^autokernel_slot_(\d+)_$/.exec(piece)
-  return slot ? normalizeExpression(values[Number(slot[1])] ?? '') : undefined
+/** Everything still untried, best guess first. */
+export function candidates({ incumbent, target, seed, attempts, inFlight, tried }: Request): Generator<Neighbour> {
+  const known = new Set([...inFlight, ...attempts].map(({ sourceHash }) => sourceHash))
+  return neighbours(incumbent.source, {
+    seed: `${seed} ${target.name}`,
+    attempts,
+    known: (hash) => known.has(hash) || tried(hash),
+  })
 }

@@ -42,6 +42,7 @@ export const COMMANDS: Command[] = [
       'max-output-tokens',
       'command',
       'edit-format',
+      'sweep',
       'on-rate-limit',
       'agent-timeout',
       'inbox-idle',

@@ -5,10 +5,12 @@ import { settleAgents } from '../agent-list.ts'
 import { chooseAgent } from '../choose-agent.ts'
 import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
+import { writtenHash } from '../core/source-hash.ts'
 import { passingLine } from '../core/standing.ts'
 import type { Order } from '../effects/control.ts'
 import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
+import { withFiles } from '../effects/temporary.ts'
 import { watchTexts } from '../effects/watch.ts'
 import { AuthenticationError } from '../errors.ts'
 import { finishRun } from '../finish.ts'
@@ -79,6 +81,7 @@ async function work(session: Session, held: Held, options: Options, interrupted:
       repo,
       ledger,
       fileOf: (commit, kernel) => candidateFile(session, folder, commit, kernel),
+      withFiles: (sources, use) => withFiles(folder.candidates, sources, use),
       playbook: () => texts.playbook,
       steer: () => texts.steer,
     })
@@ -102,7 +105,7 @@ async function work(session: Session, held: Held, options: Options, interrupted:
       if (finishes(event) || now.paused !== latest.paused) news.alive(!now.paused)
       const { judging } = latest
       if (event.type === 'settled' && judging.phase === 'settling')
-        inbox.expect(agent.tell(judging.experiment.proposal.source, verdictText(judging)).then(() => null))
+        inbox.expect(agent.tell(writtenHash(judging.experiment.proposal), verdictText(judging)).then(() => null))
       latest = now
     }
     if (rules.runMs !== null) clock.alarm(rules.runMs, () => inbox.put({ type: 'deadline' }))

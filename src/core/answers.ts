@@ -22,7 +22,7 @@ export function answered(before: State, event: Answered): Step {
     case 'proposal':
       return proposed(paced(state, event.at - asked.since), answer.proposal, asked.repair !== null, event)
     case 'invalid': {
-      const place = { target: event.target, basedOn: event.incumbent, disposable: false, thread: null, sweep: [] }
+      const place = { target: event.target, basedOn: event.incumbent, disposable: false, thread: null, sweep: [], written: null }
       const idea = { ...place, source: '', predictedGain: null }
       return invalid(paced(state, event.at - asked.since), { ...answer, ...idea }, answer.why, event)
     }
@@ -73,7 +73,7 @@ function invalid(state: State, proposal: Proposal, why: string, event: Event): S
   const row = experimentRow(state.run, targetOf(state.run, proposal.target), experiment, verdict, nothing, event)
   const paid = spend(state, proposal)
   const counted = { ...paid, run: { ...paid.run, experiments: number, counted: paid.run.counted + 1 } }
-  return withRow(remember(counted, experiment, verdict), { ...row, commit: null })
+  return withRow(remember(counted, experiment, verdict, null), { ...row, commit: null })
 }
 
 /** Rows stand in the order of their events, also after a crash: one that must wait for a verdict's is written when that is. */

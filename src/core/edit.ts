@@ -1,7 +1,7 @@
 /** Small changes to a state, each a new value. */
-import type { Bill, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
+import type { Bill, Event, Evidence, Experiment, LeaveReason, Run, State, TargetState, Verdict } from '../types.ts'
 import { firstLine } from './record.ts'
-import { normalizedHash } from './source-hash.ts'
+import { writtenHash } from './source-hash.ts'
 
 export function targetOf(run: Run, name: string): TargetState {
   const target = run.targets[name]
@@ -13,11 +13,12 @@ export function put(state: State, target: TargetState): State {
   return { ...state, run: { ...state.run, targets: { ...state.run.targets, [target.target.name]: target } } }
 }
 
-/** Moves the run's clock; the time counts for the kernel that is current. */
-export function tick(state: State, at: number): State {
-  const { run } = state
+/** Moves the run's clock; the time counts for the kernel that is current. What passed before the run began, or began again, is no idle time. */
+export function tick(state: State, { at, type }: Event): State {
+  const { run, judging } = state
   const passed = Math.max(0, at - run.elapsedMs)
-  const moved: State = { ...state, run: { ...run, elapsedMs: Math.max(run.elapsedMs, at) } }
+  const idle = judging.phase === 'idle' && type !== 'started' ? passed : 0
+  const moved: State = { ...state, run: { ...run, elapsedMs: Math.max(run.elapsedMs, at), idleMs: run.idleMs + idle } }
   if (run.current === null) return moved
   const current = targetOf(run, run.current)
   return put(moved, { ...current, spentMs: current.spentMs + passed })
@@ -33,7 +34,7 @@ export function spend(state: State, { costUsd, tokens, turns }: Bill): State {
 export const average = (before: number | null, value: number): number => (before === null ? value : 0.7 * before + 0.3 * value)
 
 /** Whatever came of it, the attempt stays in its kernel's memory. */
-export function remember(state: State, experiment: Experiment, verdict: Verdict): State {
+export function remember(state: State, experiment: Experiment, verdict: Verdict, evidence: Evidence | null): State {
   const { proposal } = experiment
   const target = targetOf(state.run, proposal.target)
   const attempt = {
@@ -44,7 +45,9 @@ export function remember(state: State, experiment: Experiment, verdict: Verdict)
     gain: verdict.gain?.point ?? null,
     predictedGain: proposal.predictedGain,
     detail: verdict.kind === 'keep' ? '' : firstLine(verdict.detail),
-    sourceHash: proposal.source === '' ? '' : normalizedHash(proposal.source),
+    sourceHash: writtenHash(proposal),
+    points: proposal.sweep.flatMap(({ change, quick }) => (quick ? [{ change, gain: quick.gain }] : [])),
+    evidence,
   }
   return put(state, { ...target, attempts: [...target.attempts, attempt] })
 }

@@ -1,5 +1,6 @@
 /** Every idea tried, in a bounded space: recent and best in full lines, older ones grouped, each still there to be read. */
 import type { Attempt } from '../types.ts'
+import { inShort } from './evidence.ts'
 import { oneLine } from './patch.ts'
 
 const RECENT = 20
@@ -23,11 +24,13 @@ export function history(attempts: Attempt[], maxChars: number): string {
   return `${fitting(grouped(older, WIDTHS.at(-1) ?? 0), room)}\n\n${head}`
 }
 
-const HEADER = 'experiment | outcome | gain (above 1 is faster) | predicted | by | idea | why not'
+const HEADER = 'experiment | outcome | gain (above 1 is faster) | predicted | by | idea | why not; what was seen'
 
-function fullLine({ experiment, outcome, gain, predictedGain, agent, hypothesis, detail }: Attempt): string {
+function fullLine(attempt: Attempt): string {
+  const { experiment, outcome, gain, predictedGain, agent, hypothesis, detail } = attempt
   const fields = [`#${experiment}`, outcome, factor(gain), factor(predictedGain), agent, oneLine(hypothesis, 300)]
-  return [...fields, ...(detail ? [oneLine(detail, 300)] : [])].map((field) => field.replaceAll('|', '/')).join(' | ')
+  const why = [detail, inShort(attempt)].filter((text) => text !== '').map((text) => oneLine(text, 300))
+  return [...fields, ...(why.length > 0 ? [why.join('; ')] : [])].map((field) => field.replaceAll('|', '/')).join(' | ')
 }
 
 function best(attempts: Attempt[]): Attempt[] {
@@ -56,9 +59,11 @@ function grouped(attempts: Attempt[], width: number): string {
   return ['Older ideas, one a line, and the gain or outcome of each try:', ...lines].join('\n')
 }
 
-/** The same idea in other letters or punctuation; a number may be the idea. */
-const sameIdea = (text: string): string =>
+/** The same for the same idea in other letters or punctuation; a number may be the idea. What a sweep or a repair added is none. */
+export const sameIdea = (text: string): string =>
   text
+    .replace(/^(repair of #\d+: )+/, '')
+    .replace(/ \(swept: [^()]*\)$/, '')
     .toLowerCase()
     .replace(/[^\p{L}\p{N}]+/gu, ' ')
     .trim()

@@ -3,11 +3,13 @@ import type { Check } from '../schema.ts'
 import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
 import { answered, proceed, withRepair } from './answers.ts'
 import { average, put, remember, targetOf, tick } from './edit.ts'
+import { evidenceOf } from './evidence.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { add } from './known.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
 import { fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
+import { swept } from './sweep.ts'
 
 export type Step = { state: State; effects: Effect[] }
 type On<T extends Event['type']> = Event & { type: T }
@@ -19,7 +21,7 @@ export function initialState(run: Run): State {
 }
 
 export function step(state: State, event: Event): Step {
-  const done = react(tick(state, event.at), event)
+  const done = react(tick(state, event), event)
   const next = fillSlots(done.state, event.at, event.wall)
   const effects = [...done.effects, ...next.effects]
   // What a paused run may not start is taken up from the state when it goes on.
@@ -33,7 +35,7 @@ export function finished({ run, judging }: State): boolean {
 
 function react(state: State, event: Event): Step {
   const { judging } = state
-  const number = 'experiment' in judging ? judging.experiment.number : judging.phase === 'committing' ? judging.number : null
+  const number = 'experiment' in judging ? judging.experiment.number : 'number' in judging ? judging.number : null
   // A result that nobody waits for any more (its slot was cut off) changes nothing.
   if ('number' in event && event.number !== number) return only(state)
   switch (event.type) {
@@ -43,6 +45,8 @@ function react(state: State, event: Event): Step {
       return baselined(state, event)
     case 'answered':
       return answered(state, event)
+    case 'swept':
+      return judging.phase === 'sweeping' ? swept(state, judging, event) : only(state)
     case 'committed':
       return committed(state, event)
     case 'checked':
@@ -94,7 +98,8 @@ function baselined(state: State, event: On<'baselined'>): Step {
   if (state.judging.phase !== 'baselining' || state.judging.target !== event.target) return only(state)
   const before = targetOf(state.run, event.target)
   const { baselines } = event
-  const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start } : { ...before, left: 'broken' }
+  const evidence = evidenceOf(event.check.compiler, event.timing?.rounds ?? [], 'start', before.target.shapes)
+  const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start, evidence } : { ...before, left: 'broken' }
   const rows = baselineRows(state.run, target, event.check, event.detail, event.wall)
   return { state: { ...put(state, target), judging: { phase: 'idle' } }, effects: rows.map((row) => ({ type: 'row', row })) }
 }
@@ -142,8 +147,8 @@ function weigh(state: State, event: Event): Step {
   const trusted =
     baselines && Math.min(...[baselines.eager, baselines.vendor, baselines.compile].map((b) => b?.us ?? Number.POSITIVE_INFINITY))
   const impossible = us !== undefined && baselines ? beatsPhysics(us, baselines.roofline.limit_us, trusted) : null
-  if (impossible)
-    return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: impossible }, measured, event)
+  const odd = impossible ?? (check.held && `it wins, and its source needs a person's look: ${check.held}`)
+  if (odd) return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: odd }, measured, event)
   return {
     state: { ...state, judging: { phase: 'confirming', experiment, check, rounds, timing, verdict } },
     effects: [{ type: 'confirm', experiment, target, start: startCommit }],
@@ -169,16 +174,17 @@ function settle(state: State, experiment: Experiment, verdict: Verdict, measured
   const row = experimentRow(state.run, target, experiment, verdict, measured, { at, wall })
   const message = verdict.kind === 'keep' ? keepMessage(state.run, target, experiment, verdict, measured) : null
   const latency = verdict.kind === 'keep' ? candidateLatency(measured, target.target.shapes) : target.latency
+  const evidence = evidenceOf(measured.check?.compiler ?? null, measured.rounds, 'candidate', target.target.shapes)
   return {
-    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, row, message, wall, rows: [] } },
+    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, evidence, row, message, wall, rows: [] } },
     effects: [{ type: 'settle', experiment, verdict, row, message, wall }],
   }
 }
 
 function settled(state: State, { tip, at, wall }: On<'settled'>): Step {
   if (state.judging.phase !== 'settling') return only(state)
-  const { experiment, verdict, latency, rows } = state.judging
-  const remembered = remember(state, experiment, verdict)
+  const { experiment, verdict, latency, evidence, rows } = state.judging
+  const remembered = remember(state, experiment, verdict, evidence)
   const target = targetOf(remembered.run, experiment.proposal.target)
   const kept = verdict.kind === 'keep'
   // A repair is one more try of an idea that has counted already.
@@ -186,6 +192,7 @@ function settled(state: State, { tip, at, wall }: On<'settled'>): Step {
   const next = put(remembered, {
     ...target,
     latency,
+    evidence: kept ? evidence : target.evidence,
     incumbent: kept ? tip : target.incumbent,
     keeps: target.keeps + (kept ? 1 : 0),
     discardsInARow: kept ? 0 : target.discardsInARow + (counts ? 1 : 0),

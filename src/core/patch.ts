@@ -9,6 +9,7 @@ export const MAX_SOURCE_BYTES = 256 * 1024
 const MAX_ANSWER = 2_000_000
 const MAX_PROSE = 20_000 // where hypothesis and prediction stand
 const MAX_HYPOTHESIS = 300
+export const NO_HYPOTHESIS = 'no hypothesis given'
 
 type Block = { info: string; text: string }
 type Edit = { kind: 'whole' | 'diff' | 'search-replace'; text: string }
@@ -103,7 +104,7 @@ function hypothesisIn(prose: string): string {
   const at = lines.findIndex((line) => /^\W{0,4}hypothesis\b/i.test(line))
   const labelled = at < 0 ? '' : (lines[at] ?? '').replace(/^\W{0,4}hypothesis\W*/i, '') || (lines.slice(at + 1).find(Boolean) ?? '')
   const first = lines.find((line) => /\w{3}/.test(line) && !/^\W{0,4}predicted/i.test(line))
-  return oneLine(labelled || first || 'no hypothesis given', MAX_HYPOTHESIS)
+  return oneLine(labelled || first || NO_HYPOTHESIS, MAX_HYPOTHESIS)
 }
 
 /** "1.05", "1.05x" and "5 %" all mean five per cent faster. */

@@ -30,7 +30,7 @@ export function reportText(ending: Ending): string {
   const { run } = state
   const parts = [
     headline(ending),
-    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens in ${run.turns} answers of a model${costPerPercent(ending)}.`,
+    `${run.counted} experiments in ${duration(run.elapsedMs)} on ${run.device.name} (torch ${run.device.torch}${run.device.runtime ? `, ${run.device.runtime}` : ''}); stopped because ${run.stop?.detail ?? 'it was interrupted'}. ${idleShare(run)} Cost: ${run.costUsd.toFixed(2)} USD, ${run.tokens} tokens in ${run.turns} answers of a model${costPerPercent(ending)}.`,
     '## Kernels',
     kernelTable(run, ending),
     ending.leftOut.length > 0
@@ -135,6 +135,11 @@ function costPerPercent({ state, verification }: Ending): string {
   const gain = verification && modelSpeedup(verification)
   if (!gain || gain.point <= 1 || state.run.costUsd === 0) return ''
   return `, ${(state.run.costUsd / (100 * (gain.point - 1))).toFixed(3)} USD per percent gained`
+}
+
+/** More than a tenth is a defect, while there was anybody to ask. */
+function idleShare({ idleMs, elapsedMs }: Run): string {
+  return `The device had nothing to measure in ${percent(elapsedMs > 0 ? idleMs / elapsedMs : 0)} of that time.`
 }
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`

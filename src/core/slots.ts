@@ -4,6 +4,7 @@ import { leaveReason, nextTarget } from './advance.ts'
 import { spent, startAsking } from './asking.ts'
 import { enter, leave, targetOf } from './edit.ts'
 import { decide } from './judge.ts'
+import { sweepEffect, untried } from './sweep.ts'
 
 type Step = { state: State; effects: Effect[] }
 
@@ -17,7 +18,8 @@ export function fillSlots(state: State, at: number, wall: string): Step {
 }
 
 /** Needs the device, and may be cut off: it is no verdict until its result is in. */
-export const measures = ({ type }: Effect): boolean => type === 'baseline' || type === 'check' || type === 'time' || type === 'confirm'
+export const measures = ({ type }: Effect): boolean =>
+  type === 'baseline' || type === 'sweep' || type === 'check' || type === 'time' || type === 'confirm'
 
 /** Effects of whatever was under way when the run went down; they are safe to start again. */
 export function pending(state: State): Effect[] {
@@ -26,6 +28,7 @@ export function pending(state: State): Effect[] {
   const target = (name: string) => targetOf(run, name).target
   if (judging.phase === 'baselining')
     effects.push({ type: 'baseline', target: target(judging.target), commit: targetOf(run, judging.target).startCommit })
+  if (judging.phase === 'sweeping') effects.push(sweepEffect(run, judging))
   if (judging.phase === 'committing')
     effects.push({ type: 'commit', number: judging.number, proposal: judging.proposal, parent: judging.parent, wall: judging.wall })
   if (judging.phase === 'checking')
@@ -60,7 +63,7 @@ export function beingJudged(state: State): string | null {
   const { judging } = state
   if (judging.phase === 'idle') return null
   if (judging.phase === 'baselining') return judging.target
-  return judging.phase === 'committing' ? judging.proposal.target : judging.experiment.proposal.target
+  return judging.phase === 'committing' || judging.phase === 'sweeping' ? judging.proposal.target : judging.experiment.proposal.target
 }
 
 /** Leaves the current kernel when there is a reason to, once its last verdict is in, and enters the next. */
@@ -96,15 +99,11 @@ function startJudging(state: State, at: number, wall: string): Step {
   if (!proposal) return { state: { ...state, proposing: { ...proposing, ready } }, effects: [] }
   const number = run.experiments + 1
   const parent = run.best
-  return {
-    state: {
-      ...state,
-      run: { ...run, experiments: number },
-      proposing: { ...proposing, ready },
-      judging: { phase: 'committing', number, proposal, parent, startedAt: at, wall },
-    },
-    effects: [{ type: 'commit', number, proposal, parent, wall }],
-  }
+  const begun = { number, proposal: { ...proposal, sweep: untried(run, proposal, ready) }, parent, startedAt: at, wall }
+  const judged = { ...state, run: { ...run, experiments: number }, proposing: { ...proposing, ready } }
+  if (begun.proposal.sweep.length > 0)
+    return { state: { ...judged, judging: { phase: 'sweeping', ...begun } }, effects: [sweepEffect(run, begun)] }
+  return { state: { ...judged, judging: { phase: 'committing', ...begun } }, effects: [{ type: 'commit', number, proposal, parent, wall }] }
 }
 
 const isStale = (run: Run, { target, basedOn }: Proposal): boolean => basedOn !== targetOf(run, target).incumbent || target !== run.current

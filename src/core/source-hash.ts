@@ -1,11 +1,16 @@
 /** Is this the same program as one already judged? A hash over what Python would run: layout, comments and docstrings do not count. */
 import { createHash } from 'node:crypto'
+import type { Proposal } from '../types.ts'
 import { type Token, tokenize } from './python-tokens.ts'
 
 /** sha256 in hex of the normalized source. C++ or CUDA inside a string counts to the last character. */
 export function normalizedHash(source: string): string {
   return createHash('sha256').update(normalize(source)).digest('hex')
 }
+
+/** The hash of what the author of an idea wrote, by which he knows it, whatever a sweep made of its constants. */
+export const writtenHash = ({ source, written }: Pick<Proposal, 'source' | 'written'>): string =>
+  source === '' ? '' : normalizedHash(written ?? source)
 
 /** One logical line a line, tokens one blank apart, nesting as a count: the same for every layout of the same program. */
 export function normalize(source: string): string {

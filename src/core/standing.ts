@@ -18,6 +18,8 @@ export function inHand(state: State): string {
       return `${judging.target}: measuring its baselines`
     case 'committing':
       return `${judging.proposal.target} #${judging.number}: committing`
+    case 'sweeping':
+      return `${judging.proposal.target} #${judging.number}: timing ${judging.proposal.sweep.length} settings quickly`
     default: {
       const { number, proposal } = judging.experiment
       const pairs = judging.phase === 'timing' ? ` (${judging.rounds.length} of at most ${run.rules.maxPairs} pairs)` : ''

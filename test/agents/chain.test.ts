@@ -19,6 +19,7 @@ const idea = (source: string, target = 'rmsnorm'): Proposal => ({
   disposable: false,
   thread: null,
   sweep: [],
+  written: null,
   costUsd: 0.06,
   tokens: 900,
   turns: 1,

@@ -42,6 +42,7 @@ it('takes what a program did to kernel.py, with its last line as the idea', asyn
       disposable: false,
       thread: { ask: 1, repairs: 0 },
       sweep: [],
+      written: null,
       costUsd: 0,
       tokens: 0,
       turns: 1,

@@ -26,6 +26,7 @@ describe.each(AGENTS)('%s', (name, make) => {
         disposable: false,
         thread: { ask: 1, repairs: 0 },
         sweep: [],
+        written: null,
         turns: 1,
         costUsd: (100 * 10 + 2000 * 20 + 3000 * 1 + 400 * 50) / 1e6,
         tokens: 5500,
@@ -162,6 +163,32 @@ describe.each(AGENTS)('%s', (name, make) => {
       kind: 'invalid',
       why: expect.stringContaining('tried before'),
     })
+  })
+
+  it('calls an idea that was measured before invalid in any other words’ case, but not one that only crashed', async () => {
+    const { agent, server } = await make()
+    server.will(said(GOOD))
+    const measured = attempt({
+      experiment: 7,
+      hypothesis: 'More warps hide the load latency! (swept: BLOCK 1024 -> 2048)',
+      outcome: 'slower',
+    })
+    expect(await agent.propose(request({ attempts: [measured] }), never)).toMatchObject({
+      kind: 'invalid',
+      why: 'the same idea as experiment 7, which was slower',
+    })
+    const crashed = { ...measured, outcome: 'crash' as const, gain: null }
+    expect((await agent.propose(request({ id: 2, attempts: [crashed] }), never)).kind).toBe('proposal')
+  })
+
+  it('sweeps the constants that an answer marks, as many as an experiment may try', async () => {
+    const { agent, server } = await make()
+    server.will(said(GOOD))
+    const answer = await agent.propose(request({ sweep: 6 }), never)
+    expect(answer).toMatchObject({ kind: 'proposal', proposal: { source: FASTER, hypothesis: 'more warps hide the load latency' } })
+    expect(answer.kind === 'proposal' && answer.proposal.sweep.map(({ hypothesis }) => hypothesis)).toEqual(
+      Array(5).fill(expect.stringMatching(/^more warps hide the load latency \(swept: /)),
+    )
   })
 
   it('keeps request and answer, and never the key', async () => {

@@ -1,7 +1,7 @@
 /** The search: reproducible, never twice, near before far, and learning. */
 import { expect, it } from 'vitest'
 import { candidates, searchAgent } from '../../src/agents/search.ts'
-import { permutation } from '../../src/agents/shuffle.ts'
+import { permutation } from '../../src/core/shuffle.ts'
 import { normalizedHash } from '../../src/core/source-hash.ts'
 import { applyTunables, findTunables } from '../../src/core/tunables.ts'
 import type { Proposal, Request } from '../../src/types.ts'
@@ -16,6 +16,11 @@ async function propose(asked: Request): Promise<Proposal> {
 const settings = (source: string): Record<string, string> =>
   Object.fromEntries(findTunables(source).map(({ name, values, current }) => [name, values[current] ?? '']))
 
+/** Everything untried, as the sources that it means. */
+function* sources(asked: Request): Generator<string> {
+  for (const { values } of candidates(asked)) yield applyTunables(asked.incumbent.source, values)
+}
+
 it('answers the same request with the same source, and another seed with another order', async () => {
   const orders = [1, 2, 3, 4, 5, 6].map((seed) => [...candidates(request({ seed }))].map(({ hypothesis }) => hypothesis).join())
   expect((await propose(request())).source).toBe((await propose(request())).source)
@@ -23,7 +28,7 @@ it('answers the same request with the same source, and another seed with another
 })
 
 it('tries one step of one constant first, then two steps together, then the rest, each once', () => {
-  const all = [...candidates(request())].map(({ source }) => settings(source))
+  const all = [...sources(request())].map(settings)
   const steps = ['256', '512', '1024', '2048', '4096']
   const distance = (s: Record<string, string>) => [
     Math.abs(steps.indexOf(s.BLOCK ?? '') - 2),
@@ -70,16 +75,16 @@ it.each(['tried', 'inFlight', 'attempts'] as const)('never proposes a source tha
     inFlight: { inFlight: [{ hypothesis: first.hypothesis, sourceHash }] },
     attempts: { attempts: [attempt({ sourceHash })] },
   }
-  const sources = [...candidates(request(places[where]))].map(({ source }) => source)
-  expect(sources).toHaveLength(13)
-  expect(sources).not.toContain(first.source)
+  const untried = [...sources(request(places[where]))]
+  expect(untried).toHaveLength(13)
+  expect(untried).not.toContain(first.source)
 })
 
 it('never comes back to a combination that a former incumbent had', () => {
   const former = normalizedHash(KERNEL)
   const now = applyTunables(KERNEL, { BLOCK: '2048' })
   const asked = request({ incumbent: { ...request().incumbent, source: now }, tried: (hash) => hash === former })
-  expect([...candidates(asked)].map(({ source }) => source)).not.toContain(KERNEL)
+  expect([...sources(asked)]).not.toContain(KERNEL)
 })
 
 it('goes on in the direction that gained', async () => {
@@ -93,7 +98,7 @@ it('goes on in the direction that gained', async () => {
 
 it('leaves the direction that crashed for last', () => {
   const crashed = attempt({ hypothesis: 'BLOCK 1024 -> 2048: wider', outcome: 'crash', gain: null, agent: 'search' })
-  const first = [...candidates(request({ attempts: [crashed] }))].slice(0, 4).map(({ source }) => settings(source).BLOCK)
+  const first = [...sources(request({ attempts: [crashed] }))].slice(0, 4).map((source) => settings(source).BLOCK)
   expect(first[0]).toBe('512')
   expect(first[3]).toBe('2048')
 })
@@ -112,7 +117,7 @@ it('finds its next point in a space of a million, 2000 of them tried, in seconds
   const marks = ['A', 'B', 'C', 'D', 'E', 'F'].map((name) => `${name} = 5  # tune: 0 1 2 3 4 5 6 7 8 9`).join('\n')
   const asked = request({ incumbent: { ...request().incumbent, source: `${marks}\n${KERNEL.replaceAll('tune', 'was')}` } })
   const tried = new Set<string>()
-  for (const { source } of candidates(asked)) {
+  for (const source of sources(asked)) {
     tried.add(normalizedHash(source))
     if (tried.size === 2000) break
   }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { Night } from '../support/night.ts'
+import { Night } from '../support/table-night.ts'
 
 async function aNight(): Promise<{ run: Night; ledger: string }> {
   const run = new Night()

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { packageRoot } from '../../src/package-root.ts'
-import { lives, Night } from '../support/night.ts'
+import { lives, Night } from '../support/table-night.ts'
 
 function night(pace = 0): Night {
   const made = new Night('night', pace)
@@ -135,7 +135,7 @@ describe('a signal', () => {
 
   it('of a terminal that closes ends the run that was started there; until then one line shows where it stands', async () => {
     const run = night(0.1)
-    const front = [join(packageRoot, '.venv', 'bin', 'python'), join(packageRoot, 'test', 'control', 'in_terminal.py')]
+    const front = ['python3', join(packageRoot, 'test', 'control', 'in_terminal.py')]
     const { child, ended } = run.start(run.fresh('--max-experiments', '9'), { front, env: { TERM: 'xterm', CI: '' } })
     await run.until(() => run.settled() === 1)
     run.pace(3)

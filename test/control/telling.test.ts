@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { Night } from '../support/night.ts'
+import { Night } from '../support/table-night.ts'
 
 function night(): { run: Night; news: string[]; told: () => string } {
   const run = new Night()

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { packageRoot } from '../../src/package-root.ts'
-import { Night } from '../support/night.ts'
+import { Night } from '../support/table-night.ts'
 
 const UNIT = join(packageRoot, 'docs', 'autokernel@.service')
 const SBATCH = join(packageRoot, 'docs', 'autokernel.sbatch')

@@ -63,6 +63,18 @@ describe('a run', () => {
     })
   })
 
+  it('holds a win whose source says something without writing it', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    const odd = { held: 'line 3: getattr of a name that is computed' }
+    expect(play.judge(1, 80, odd)[0]).toMatchObject({
+      type: 'settle',
+      verdict: { kind: 'hold', why: 'suspect', detail: expect.stringContaining('line 3') },
+      message: null,
+    })
+  })
+
   it('moves to the next kernel after the given number of discards in a row', () => {
     const play = new Play(['rmsnorm', 'softmax'], { maxDiscards: 2 })
     play.begin()
@@ -176,6 +188,23 @@ describe('a run', () => {
       ),
     ).toEqual(['wait'])
     expect(kinds(play.happen({ type: 'woke' }))).toEqual(['ask'])
+  })
+
+  it('sits out a provider that refuses connections for an hour: no row, no discard, no money, and the next idea is judged', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    const before = play.state.run.targets.rmsnorm
+    for (let minute = 1; minute <= 60; minute++) {
+      const at = minute * 60_000
+      const answer = { kind: 'unavailable' as const, why: 'connection refused', ...FREE }
+      const id = play.state.proposing.asked[0]?.id ?? 0
+      expect(kinds(play.happen({ type: 'answered', id, target: 'rmsnorm', incumbent: sha(1), answer }, at))).toEqual(['wait'])
+      expect(kinds(play.happen({ type: 'woke' }, at + 59_000))).toEqual(['ask'])
+    }
+    expect(play.state.run).toMatchObject({ stop: null, experiments: 0, costUsd: 0, turns: 0 })
+    expect(play.state.run.targets.rmsnorm).toMatchObject({ discardsInARow: 0, attempts: before?.attempts, left: null })
+    expect(play.effects.filter((e) => e.type === 'row' && e.row.experiment > 0)).toEqual([])
+    expect(kinds(play.answer('a'))).toContain('commit')
   })
 
   it('comes back to kernels it left while time remains', () => {

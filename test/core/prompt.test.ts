@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { buildContext, buildPrompt, discardsInARow, estimateTokens, playbookFor } from '../../src/core/prompt.ts'
+import type { Compiler } from '../../src/schema.ts'
 import type { Attempt } from '../../src/types.ts'
 import { attempt, PLAYBOOK, request } from '../support/request.ts'
 
@@ -21,14 +22,36 @@ function night(count: number): Attempt[] {
       hypothesis: search ? `BLOCK_${i % 7} 64 -> ${i}: fewer, wider blocks` : words.padEnd(180, ' and more of the reasoning'),
       outcome,
       gain: outcome === 'wrong' || outcome === 'crash' ? null : 0.9 + (i % 30) / 100,
+      evidence: { compiler, us: [20 + i], gains: [0.9, 1.1, 1] },
+      points: [1, 2, 3, 4].map((n) => ({ change: `BLOCK_M ${n} -> ${i}, BLOCK_N 64 -> ${n}`, gain: n === 2 ? null : 1 })),
       detail: outcome === 'keep' ? '' : `shape (4097, 1024) bf16 at [12, 7]: expected 0.125, got ${i}, allowed 0.004`,
     })
   })
 }
 
+const compiler: Compiler = {
+  registers: 168,
+  spills: 12,
+  shared_bytes: 49_152,
+  occupancy: 0.25,
+  vector_width: null,
+  kernels: [{ name: 'rmsnorm_kernel', registers: 168, spills: 12, shared_bytes: 49_152, occupancy: 0.25 }],
+}
+
 it('reads like a page a person wrote', async () => {
   const attempts = [
-    attempt({ experiment: 1, hypothesis: 'one pass over the row instead of two', outcome: 'keep', gain: 1.34 }),
+    attempt({
+      experiment: 1,
+      hypothesis: 'one pass over the row instead of two (swept: BLOCK 1024 -> 2048)',
+      outcome: 'keep',
+      gain: 1.34,
+      evidence: { compiler, us: [19.6, 4.1], gains: [1.38, 1.01] },
+      points: [
+        { change: 'as written', gain: 1.21 },
+        { change: 'BLOCK 1024 -> 2048', gain: 1.33 },
+        { change: 'NUM_WARPS 4 -> 8', gain: null },
+      ],
+    }),
     attempt({
       experiment: 2,
       agent: 'search',
@@ -51,8 +74,17 @@ it('reads like a page a person wrote', async () => {
       detail: 'lower bound 0.998 is under 1.01',
     }),
   ]
+  const incumbent = { ...request().incumbent, evidence: { compiler, us: [24.1, 4.1], gains: [1.38, 1.01] } }
+  const known = request().baselines
+  const baselines = known && {
+    ...known,
+    shapes: [
+      { bestUs: 25.4, limitUs: 18.9 },
+      { bestUs: 4.3, limitUs: 1.2 },
+    ],
+  }
   const inFlight = [{ hypothesis: 'evict_first on the loads of x', sourceHash: 'a'.repeat(64) }]
-  const { system, user } = buildPrompt(request({ attempts, inFlight, steer: 'try split-K\n' }), 'auto')
+  const { system, user } = buildPrompt(request({ attempts, inFlight, steer: 'try split-K\n', incumbent, baselines }), 'auto')
   await expect(`# System\n\n${system}\n\n# User\n\n${user}\n`).toMatchFileSnapshot('../fixtures/llm/prompt.md')
 })
 

@@ -12,6 +12,7 @@ const baselines: Baselines = {
   vendor: null,
   compile: null,
   busy: false,
+  shapes: [],
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 const WORDS = 'build: kernel.cpp:12: error: expected ; before }'

@@ -37,9 +37,21 @@ it.each([
   ['nothing known', {}, {}, 0, ''],
   ['an hour of eight', { runMs: 8 * HOUR }, { counted: 30 }, HOUR, '30/h, 7.0 h left'],
   ['money', { runMs: HOUR }, { counted: 1, costUsd: 0.123, turns: 4 }, HOUR / 2, '2/h, 0.12 USD, 30 min left'],
-  ['a count, by the pace of late', { maxExperiments: 10 }, { experiments: 4, pace: { answerMs: null, verdictMs: 5000 } }, 0, '~30 s left'],
+  [
+    'a count, by the pace of late',
+    { maxExperiments: 10 },
+    { experiments: 4, pace: { answerMs: null, verdictMs: 5000, sweepMs: null } },
+    0,
+    '~30 s left',
+  ],
   ['a count, before any verdict', { maxExperiments: 10 }, {}, 0, '10 experiments left'],
-  ['the tighter of two', { runMs: HOUR, maxExperiments: 1000 }, { pace: { answerMs: null, verdictMs: 60_000 } }, 0, '60 min left'],
+  [
+    'the tighter of two',
+    { runMs: HOUR, maxExperiments: 1000 },
+    { pace: { answerMs: null, verdictMs: 60_000, sweepMs: null } },
+    0,
+    '60 min left',
+  ],
   ['time that is over', { runMs: HOUR }, {}, 2 * HOUR, '0 s left'],
 ])('gives rate, cost and time left: %s', (_, rules, changed, at, text) => {
   expect(pace({ ...run(['rmsnorm'], rules), ...changed }, at)).toBe(text)

@@ -26,6 +26,7 @@ export function proposal(basedOn: CommitSha, source: string, hypothesis = 'one p
     turns: 0,
     thread: null,
     sweep: [],
+    written: null,
     disposable: true,
   }
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { Night } from '../support/night.ts'
+import { Night } from '../support/table-night.ts'
 import { Disk } from './disk.ts'
 import { expectClearEnd, expectWhole, outcome } from './whole.ts'
 

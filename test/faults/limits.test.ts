@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { packageRoot } from '../../src/package-root.ts'
-import { Night } from '../support/night.ts'
+import { Night } from '../support/table-night.ts'
 import { expectClearEnd, expectWhole, keptCommits, outcome } from './whole.ts'
 
 const EXPERIMENTS = ['--max-experiments', '6']

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { HEADER } from '../../src/core/ledger.ts'
-import type { Night } from '../support/night.ts'
+import type { Night } from '../support/table-night.ts'
 import type { Outcome } from '../support/world.ts'
 
 const COLUMNS = HEADER.split('\t').length

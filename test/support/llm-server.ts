@@ -7,7 +7,7 @@ export type Stop = 'end' | 'max-tokens' | 'refusal'
 
 /** What the server does with the next request; the last one stays in force. */
 export type Behaviour =
-  | { do: 'answer'; text: string; stop?: Stop }
+  | { do: 'answer'; text: string; stop?: Stop; afterMs?: number }
   | { do: 'status'; status: number; type?: string; message?: string; headers?: Record<string, string> }
   | { do: 'cut'; text: string } // the connection breaks in mid-stream
   | { do: 'stall'; text: string } // the stream goes on for ever without a byte
@@ -22,7 +22,13 @@ export type Protocol = {
 }
 
 export type Seen = { path: string; headers: IncomingHttpHeaders; body: Record<string, unknown> }
-export type LlmServer = { url: string; seen: Seen[]; will: (...next: Behaviour[]) => void }
+export type LlmServer = {
+  url: string
+  seen: Seen[]
+  will: (...next: Behaviour[]) => void
+  /** From now on, what it does with the n-th request, counted from 1 and over all. */
+  always: (of: (n: number) => Behaviour) => void
+}
 
 const closers: (() => void)[] = []
 afterEach(() => {
@@ -32,13 +38,15 @@ afterEach(() => {
 export async function llmServer(protocol: Protocol): Promise<LlmServer> {
   const seen: Seen[] = []
   let planned: Behaviour[] = []
+  let rule: ((n: number) => Behaviour) | null = null
   const server = createServer((request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('end', () => {
       seen.push({ path: request.url ?? '', headers: request.headers, body: JSON.parse(Buffer.concat(chunks).toString()) })
-      const behaviour = planned.length > 1 ? planned.shift() : planned[0]
-      if (behaviour) behave(protocol, behaviour, response)
+      const behaviour = rule?.(seen.length) ?? (planned.length > 1 ? planned.shift() : planned[0])
+      const afterMs = behaviour?.do === 'answer' ? (behaviour.afterMs ?? 0) : 0
+      if (behaviour) setTimeout(() => behave(protocol, behaviour, response), afterMs)
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -47,7 +55,14 @@ export async function llmServer(protocol: Protocol): Promise<LlmServer> {
     server.close()
   })
   const { port } = server.address() as AddressInfo
-  return { url: `http://127.0.0.1:${port}`, seen, will: (...next) => (planned = next) }
+  const will = (...next: Behaviour[]): void => {
+    planned = next
+    rule = null
+  }
+  const always = (of: (n: number) => Behaviour): void => {
+    rule = of
+  }
+  return { url: `http://127.0.0.1:${port}`, seen, will, always }
 }
 
 function behave(protocol: Protocol, behaviour: Behaviour, response: ServerResponse): void {

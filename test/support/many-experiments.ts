@@ -47,7 +47,8 @@ export async function manyExperiments(root: string, experiments: number, git: bo
   }
   const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: FORMAT, run: 'bench', start: {} })
   const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'bench')
-  const perform = performer({ evaluator, agent, repo, ledger, fileOf: async () => 'nowhere', playbook: () => '', steer: () => '' })
+  const files = { fileOf: async () => 'nowhere', withFiles: () => Promise.reject(new Error('nothing here is swept')) }
+  const perform = performer({ evaluator, agent, repo, ledger, ...files, playbook: () => '', steer: () => '' })
   const costs: Cost[] = []
   let last = performance.now()
   let seq = 0

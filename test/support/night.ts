@@ -1,133 +1,170 @@
-/** A run of the real program whose judge answers from a table, for tests of the daemon: seconds instead of minutes. */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+/** A run without Python: real git, journal, ledger and loop, real agents as --agent names them, and a judge that takes as long as it is told. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { vi } from 'vitest'
-import { packageRoot } from '../../src/package-root.ts'
-import { type Outcome, World } from './world.ts'
+import { settleAgents } from '../../src/agent-list.ts'
+import { chooseAgent } from '../../src/choose-agent.ts'
+import { initialState } from '../../src/core/machine.ts'
+import { replay } from '../../src/core/recover.ts'
+import { FORMAT, JournalFile, readJournal } from '../../src/effects/journal.ts'
+import { LedgerFile } from '../../src/effects/ledger-file.ts'
+import { RunRepo } from '../../src/effects/repo.ts'
+import { findRepository } from '../../src/effects/repository.ts'
+import { withFiles } from '../../src/effects/temporary.ts'
+import { Inbox } from '../../src/inbox.ts'
+import { makeIo } from '../../src/io.ts'
+import { runLoop } from '../../src/loop.ts'
+import type { Options } from '../../src/options.ts'
+import { performer } from '../../src/perform.ts'
+import { RunClock } from '../../src/run-clock.ts'
+import { makeRunFolder } from '../../src/run-folder.ts'
+import type { Check } from '../../src/schema.ts'
+import type { Agent, Evaluator, Event, Happened, Repo, Rules, Run, State } from '../../src/types.ts'
+import { check, run as emptyRun, round, sha, timing } from './make.ts'
+import { KERNEL } from './request.ts'
+import { scratchFolder } from './scratch.ts'
 
-const TABLE = join(packageRoot, 'test', 'control', 'table_python.py')
-const PATIENCE = { timeout: 20_000, interval: 50 }
+export type Night = { root: string; state: State; events: Event[]; said: string }
+export type Plan = {
+  root: string
+  agent: Agent | Options // an agent, or the flags that name one
+  env?: NodeJS.ProcessEnv
+  rules?: Partial<Rules>
+  judgeMs?: number
+  gitless?: boolean // where its milliseconds would count
+  verdictOn?: (source: string) => Check['verdict']
+  until?: (event: Event, state: State) => boolean // the daemon dies after this event, without a word
+}
 
-export type Running = { child: ChildProcess; ended: Promise<Outcome & { signal: string | null }> }
+const NEVER_LEFT = { maxDiscards: 1e6, peak: 1e6, targetSpeedup: 1e6, kernelMs: 1e12, sweep: 0 }
 
-/** A process that has ended may stay as a zombie where nobody waits for orphans. */
-export const lives = (pid: number): boolean => {
+export async function projectFolder(): Promise<string> {
+  const root = await scratchFolder()
+  execFileSync('git', ['init', '-q', root])
+  writeFileSync(join(root, 'model.py'), '# a model\n')
+  execFileSync('git', ['-C', root, 'add', '.'])
+  execFileSync('git', ['-C', root, '-c', 'user.name=a', '-c', 'user.email=a@b', 'commit', '-qm', 'model'])
+  return root
+}
+
+/** Starts run `night`, or resumes it where an earlier call left it. */
+export async function night(plan: Plan): Promise<Night> {
+  const { root, judgeMs = 0, verdictOn = () => 'pass' } = plan
+  const folder = makeRunFolder(root, 'night')
+  const opened = await openRun(root, { ...NEVER_LEFT, ...plan.rules })
+  const { journal } = opened
+  const repo = plan.gitless ? repoInMemory(opened.state.run) : opened.repo
+  const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'night')
+  const said: string[] = []
+  const io = {
+    ...makeIo({ json: false, quiet: false, verbose: true, color: false, detached: false, cwd: root }, plan.env ?? {}),
+    say: (text: string) => void said.push(text),
+  }
+  const chosen = 'propose' in plan.agent ? null : await chooseAgent(settleAgents(plan.agent, io), io, folder, () => null)
+  const agent = chosen?.agent ?? (plan.agent as Agent)
+  const events = [...opened.events]
+  const inbox = new Inbox<Happened>()
+  const clock = new RunClock(opened.state.run.elapsedMs, events.length, performance.now())
+  const sources = new Map<string, string>()
+  const perform = performer({
+    evaluator: judge(judgeMs, (path) => verdictOn(sources.get(path) ?? '')),
+    agent,
+    repo,
+    ledger,
+    fileOf: async (commit, kernel) => {
+      sources.set(`${commit}`, await repo.source(commit, kernel))
+      return `${commit}`
+    },
+    withFiles: (texts, use) => withFiles(folder.candidates, texts, use),
+    playbook: () => '',
+    steer: () => '',
+  })
+  let died = false
+  const end = (): never => {
+    died = true
+    throw new Error('the daemon died')
+  }
+  const observe = (event: Event, state: State): void => {
+    events.push(event)
+    if (plan.until?.(event, state)) end()
+  }
   try {
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
-  } catch {
-    return false
+    const state = await runLoop(opened.state, inbox, { journal, clock, perform, observe })
+    return { root, state, events, said: said.join('\n') }
+  } catch (error) {
+    if (!died) throw error
+    return { root, state: opened.state, events, said: said.join('\n') }
+  } finally {
+    await perform({ type: 'abort', what: 'all' }, opened.state)
+    await chosen?.close()
+    clock.close()
+    await journal.close()
+    await ledger.close()
   }
 }
 
-export class Night {
-  readonly world: World
-  readonly python: string
-  readonly paceFile: string
-  private readonly tools = mkdtempSync(join(tmpdir(), 'autokernel-table-'))
-  readonly name: string
+/** Every file that is left in a folder, and what git keeps, as one text. */
+export function everythingIn(root: string): string {
+  const files = readdirSync(root, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+  const texts = files.map(({ parentPath, name }) => `${join(parentPath, name)}\n${readFileSync(join(parentPath, name), 'latin1')}`)
+  const objects = execFileSync('git', ['-C', root, 'cat-file', '--batch-all-objects', '--batch'], { encoding: 'latin1', maxBuffer: 1e9 })
+  return [...texts, objects].join('\n')
+}
 
-  constructor(name = 'night', pace = 0, parent = tmpdir()) {
-    this.name = name
-    this.world = World.within(parent, 'models/tiny_rmsnorm.py')
-    this.python = join(this.tools, 'python')
-    this.paceFile = join(this.tools, 'pace')
-    this.pace(pace)
-    // Asked for its version with -c, it has a torch.
-    const table = `*/bench.py|*/profile_model.py) exec ${python3()} ${TABLE} ${this.paceFile} "$@" ;;`
-    writeFileSync(this.python, `#!/bin/sh\ncase "$1" in ${table} esac\necho '{"version": [3, 11], "torch": "2.13.0"}'\n`)
-    chmodSync(this.python, 0o755)
+type OpenRun = { state: State; events: Event[]; journal: JournalFile; repo: Repo }
+
+async function openRun(root: string, rules: Partial<Rules>): Promise<OpenRun> {
+  const folder = makeRunFolder(root, 'night')
+  const repository = await findRepository(root)
+  const before = await readJournal(folder.events).catch(() => null)
+  if (before) {
+    const { journal, recorded } = await JournalFile.resume(folder.events)
+    const { run } = recorded.header.start as { run: Run }
+    return {
+      state: replay(run, recorded.events),
+      events: recorded.events,
+      journal,
+      repo: await RunRepo.open(repository, 'night', folder.worktree, replay(run, recorded.events).run.best),
+    }
   }
+  mkdirSync(folder.root, { recursive: true })
+  const repo = await RunRepo.create(repository, 'night', folder.worktree)
+  const start = await repo.commitFiles({ 'optimized/rmsnorm/kernel.py': KERNEL }, 'start', '2026-01-01T00:00:00.000Z')
+  const base = emptyRun(['rmsnorm'], rules)
+  const target = { ...(base.targets.rmsnorm as Run['targets'][string]), startCommit: start, incumbent: start }
+  const run: Run = { ...base, name: 'night', best: start, targets: { rmsnorm: target } }
+  const journal = await JournalFile.create(folder.events, { format: FORMAT, run: 'night', start: { run } })
+  return { state: initialState(run), events: [], journal, repo }
+}
 
-  /** Seconds that the judge takes for each question from now on. */
-  pace(seconds: number): void {
-    writeFileSync(this.paceFile, String(seconds))
-  }
-
-  get root(): string {
-    return join(this.world.folder, '.autokernel', 'runs', this.name)
-  }
-
-  /** The arguments of a new run. */
-  fresh(...more: string[]): string[] {
-    const which = ['--model', 'tiny_rmsnorm.py', '--run', this.name, '--agent', 'search', '--device', 'cpu', '--python', this.python]
-    return ['optimize', ...which, ...more]
-  }
-
-  again(...more: string[]): string[] {
-    return ['optimize', '--resume', this.name, '--python', this.python, ...more]
-  }
-
-  say(...args: string[]): Promise<Outcome> {
-    return this.world.autokernel(...args)
-  }
-
-  /** Starts the program, or another in front of it, and does not wait for its end. */
-  start(args: string[], { front = [], env = {} }: { front?: string[]; env?: Record<string, string> } = {}): Running {
-    const [program = '', ...rest] = [...front, join(packageRoot, 'autokernel'), ...args]
-    return this.run(program, rest, env)
-  }
-
-  /** Any program, in the user's folder. */
-  run(program: string, args: string[], env: Record<string, string> = {}): Running {
-    const child = spawn(program, args, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...env } })
-    let stdout = ''
-    let stderr = ''
-    child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
-    child.stderr.setEncoding('utf8').on('data', (text) => (stderr += text))
-    const ended = new Promise<Outcome & { signal: string | null }>((resolve) =>
-      child.once('close', (code, signal) => resolve({ code: code ?? -1, signal, stdout, stderr })),
-    )
-    return { child, ended }
-  }
-
-  read(file: string): string {
-    const path = join(this.root, file)
-    return existsSync(path) ? readFileSync(path, 'utf8') : ''
-  }
-
-  /** Whole lines of the journal after its header. */
-  events(): { type: string; number?: number }[] {
-    return this.read('events.jsonl')
-      .split('\n')
-      .slice(1, -1)
-      .map((line) => JSON.parse(line))
-  }
-
-  settled(): number {
-    return this.events().filter(({ type }) => type === 'settled').length
-  }
-
-  until(what: () => boolean): Promise<void> {
-    return vi.waitFor(() => {
-      if (!what()) throw new Error(`not yet; the log ends:\n${this.read('log.txt').split('\n').slice(-8).join('\n')}`)
-    }, PATIENCE)
-  }
-
-  /** Judges of this run that are there now. */
-  judges(): number[] {
-    return readdirSync('/proc')
-      .filter((pid) => /^\d+$/.test(pid) && commandLine(pid).includes(`${this.paceFile}\0`))
-      .map(Number)
-  }
-
-  /** Ends the run's daemon too, where a test has failed before it could. */
-  remove(): void {
-    const daemon = Number(this.read('lock'))
-    if (daemon > 0 && commandLine(String(daemon)).includes(`\0${this.python}`)) process.kill(daemon, 'SIGKILL')
-    this.world.remove()
-    rmSync(this.tools, { recursive: true, force: true })
+/** Keeps candidates, and nothing else, since none is ever better. */
+function repoInMemory(run: Run): Repo {
+  const sources = new Map([[run.best, KERNEL]])
+  return {
+    candidate: async (number, { source }) => {
+      sources.set(sha(number), source)
+      return sha(number)
+    },
+    keep: () => Promise.reject(new Error('nothing is kept here')),
+    reset: async () => run.best,
+    source: async (commit) => sources.get(commit) ?? '',
   }
 }
 
-/** Of the system where there is one, since any user may run that. */
-const python3 = (): string => (existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3')
-
-function commandLine(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-  } catch {
-    return '' // ended meanwhile
+/** Half of the time for the check, half for the pair; every candidate that passes is slower than the incumbent. */
+function judge(ms: number, verdictOn: (path: string) => Check['verdict']): Evaluator {
+  const pause = (part: number) => new Promise((resolve) => setTimeout(resolve, part))
+  return {
+    check: async (_, path) => {
+      await pause(ms / 2)
+      const verdict = verdictOn(path)
+      return check(verdict, verdict === 'pass' ? '' : `smoke: ${verdict}, says the judge`)
+    },
+    time: async (_, sides, rounds) => {
+      await pause(ms / 2)
+      const us = (name: string): number => (name === 'candidate' ? 110 : 100)
+      return timing(Array.from({ length: rounds }, () => round(Object.fromEntries(sides.map(({ name }) => [name, us(name)])))))
+    },
+    close: async () => {},
   }
 }

@@ -1,5 +1,6 @@
 /** Plays events into the machine, for tests: a person's view of a run as what happened and what was asked for. */
 import { initialState, step } from '../../src/core/machine.ts'
+import type { Check } from '../../src/schema.ts'
 import type { Baselines, Effect, Event, Happened, Rules, State } from '../../src/types.ts'
 import { check, proposal, round, run, sha, timing } from './make.ts'
 
@@ -9,6 +10,7 @@ export const baselines: Baselines = {
   vendor: { us: 120, ci95: 1 },
   compile: null,
   busy: false,
+  shapes: [],
   roofline: { bound: 'memory', bytes: 1e6, flops: 1e6, limit_us: 20 },
 }
 
@@ -46,10 +48,10 @@ export class Play {
     })
   }
   /** From an answered proposal to its verdict: commit, check, and pairs in which it takes `us` against the incumbent's 100. */
-  judge(number: number, us: number | 'wrong'): Effect[] {
+  judge(number: number, us: number | 'wrong', said: Partial<Check> = {}): Effect[] {
     this.happen({ type: 'committed', number, commit: sha(100 + number) })
     if (us === 'wrong') return this.happen({ type: 'checked', number, check: check('wrong', 'smoke: 2x2 fp32 [0,1]: expected 1, got 2') })
-    let effects = this.happen({ type: 'checked', number, check: check() })
+    let effects = this.happen({ type: 'checked', number, check: { ...check(), ...said } })
     for (;;) {
       const time = effects.find((e) => e.type === 'time')
       if (time?.type !== 'time') return effects

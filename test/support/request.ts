@@ -50,6 +50,7 @@ export function request(changes: Partial<Request> = {}): Request {
     id: 1,
     repair: null,
     others: 0,
+    sweep: 0,
     target: {
       name: 'rmsnorm',
       op: 'rmsnorm',
@@ -74,13 +75,14 @@ export function request(changes: Partial<Request> = {}): Request {
       measured: { gbps: 4296, tflops: { bf16: 790, fp32: 50 } },
       datasheet: { gbps: 4800, tflops: 989.5 },
     },
-    incumbent: { commit: CommitSha.parse('abc1234'), source: KERNEL, latencyUs: 20.8 },
+    incumbent: { commit: CommitSha.parse('abc1234'), source: KERNEL, latencyUs: 20.8, evidence: null },
     baselines: {
       start: { us: 22, ci95: 0.1 },
       eager: { us: 128.8, ci95: 0.4 },
       vendor: { us: 27.1, ci95: 0.2 },
       compile: { us: 22.0, ci95: 0.1 },
       busy: false,
+      shapes: [],
       roofline: { bound: 'memory', bytes: 67_117_056, flops: 100_663_296, limit_us: 15.6 },
     },
     attempts: [],
@@ -103,6 +105,8 @@ export function attempt(changes: Partial<Attempt> & { source?: string } = {}): A
     gain: 0.97,
     predictedGain: 1.1,
     detail: '',
+    points: [],
+    evidence: null,
     sourceHash: source === undefined ? 'f'.repeat(64) : normalizedHash(source),
     ...fields,
   }

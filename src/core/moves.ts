@@ -1,6 +1,6 @@
 /** A change of tuning constants: written so that a person understands it, and read back to learn from what it did. */
-import type { Tunable } from '../core/tunables.ts'
 import type { Attempt } from '../types.ts'
+import type { Tunable } from './tunables.ts'
 
 export type Change = { tunable: Tunable; to: number } // an index into tunable.values
 export type Lesson = { name: string; from: string; to: string; worth: number }
@@ -25,6 +25,9 @@ const MEANING: [RegExp, string, string][] = [
   [/BLOCK|TILE/i, 'fewer, wider blocks: more reuse and fewer starts', 'more, smaller blocks: more of them in parallel'],
 ]
 
+/** What a value that does not run is worth, as the log of a gain. */
+const FAILED = -0.5
+
 export function describe(changes: Change[]): string {
   const parts = changes.map(({ tunable, to }) => `${tunable.name} ${tunable.values[tunable.current]} -> ${tunable.values[to]}`)
   const [only] = changes
@@ -42,10 +45,13 @@ function meaning({ tunable, to }: Change): string {
 
 /** What earlier changes of constants were worth: the log of the gain, or a fixed penalty for one that did not run. */
 export function lessons(attempts: Attempt[]): Lesson[] {
-  return attempts.flatMap((attempt) => {
-    const worth = worthOf(attempt)
+  const judged = attempts.map((attempt) => ({ change: attempt.hypothesis.split(':')[0] ?? '', worth: worthOf(attempt) }))
+  const timed = attempts.flatMap(({ points }) =>
+    points.map(({ change, gain }) => ({ change, worth: gain === null ? FAILED : Math.log(gain) })),
+  )
+  return [...judged, ...timed].flatMap(({ change, worth }) => {
     if (worth === null) return []
-    const changes = (attempt.hypothesis.split(':')[0] ?? '').split(', ')
+    const changes = change.split(', ')
     const moves = changes.map((change) => /^(\w+) (\S+) -> (\S+)$/.exec(change))
     if (moves.some((move) => move === null)) return [] // somebody else's words
     return moves.map((move) => ({ name: move?.[1] ?? '', from: move?.[2] ?? '', to: move?.[3] ?? '', worth: worth / moves.length }))
@@ -54,5 +60,5 @@ export function lessons(attempts: Attempt[]): Lesson[] {
 
 function worthOf({ outcome, gain }: Attempt): number | null {
   if (gain !== null && gain > 0) return Math.log(gain)
-  return outcome === 'wrong' || outcome === 'crash' || outcome === 'timeout' ? -0.5 : null
+  return outcome === 'wrong' || outcome === 'crash' || outcome === 'timeout' ? FAILED : null
 }
