@@ -19,6 +19,7 @@ from typing import Any
 import candidate
 import sandbox
 import wire
+from bounds import LOOK_EVERY_S, Bounds
 
 TAIL_BYTES = 8192
 REQUEST_FDS = 3  # control socket, status socket, arena (or /dev/null)
@@ -69,7 +70,8 @@ def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int
         _become_candidate(request, namespaces, control_fd, arena_fd, output_end)
     for fd in (control_fd, arena_fd, output_end):
         os.close(fd)
-    Keeper(child, socket.socket(fileno=status_fd), output, wake).run()
+    bounds = Bounds(request["writable"], lambda: len(_descendants(os.getpid())))
+    Keeper(child, socket.socket(fileno=status_fd), output, wake, bounds).run()
     os._exit(0)
 
 
@@ -78,6 +80,7 @@ def _become_candidate(
 ) -> None:
     status = 1
     try:
+        sandbox.first_to_go()
         os.setsid()
         sandbox.die_with_parent()
         null = os.open(os.devnull, os.O_RDWR)
@@ -117,15 +120,20 @@ def _confine(request: dict[str, Any], namespaces: list[str]) -> str:
 class Keeper:
     """Parent of one candidate: as its parent it can signal and reap it without ever hitting a recycled pid."""
 
-    def __init__(self, child: int, status: socket.socket, output: int, wake: int) -> None:
-        self.child, self.status, self.output, self.wake = child, status, output, wake
+    def __init__(self, child: int, status: socket.socket, output: int, wake: int, bounds: Bounds) -> None:
+        self.child, self.status, self.output, self.wake, self.bounds = child, status, output, wake, bounds
+        self.excess = ""
         self.tail = b""
 
     def run(self) -> None:
         wire.send(self.status, {"pid": self.child})
         sources: list[Any] = [self.status, self.output, self.wake]
         while True:
-            ready, _, _ = select.select(sources, [], [], None)
+            ready, _, _ = select.select(sources, [], [], LOOK_EVERY_S)
+            if not ready and not self.excess:
+                self.excess = self.bounds.broken()
+                if self.excess:
+                    self._signal(signal.SIGKILL)
             if self.output in ready and not self._drain():
                 sources.remove(self.output)
             if self.wake in ready:
@@ -180,7 +188,8 @@ class Keeper:
             while self._drain():
                 pass
         with contextlib.suppress(wire.Closed, wire.TimedOut):
-            wire.send(self.status, {"ended": ended, "tail": self.tail.decode("utf-8", "replace")}, timeout=2)
+            words = self.excess or self.tail.decode("utf-8", "replace")
+            wire.send(self.status, {"ended": ended, "tail": words}, timeout=2)
 
     def _end_descendants(self, spare: int | None = None) -> int:
         """Kills everything below us but `spare`. Repeats, because a fork may have slipped past the listing."""

@@ -1,12 +1,12 @@
 /** --agent, checked before anything slow begins: names, keys, programs, and prices where a limit must be kept. */
 import { DEFAULT_ANTHROPIC_MODEL } from './agents/anthropic.ts'
 import { DEFAULT_OPENAI_MODEL } from './agents/openai.ts'
-import { findProgram } from './agents/program.ts'
 import { userPrices } from './config.ts'
 import { priceFor } from './core/prices.ts'
 import { UsageError } from './errors.ts'
 import type { Io } from './io.ts'
 import type { Options } from './options.ts'
+import { findProgram } from './program.ts'
 
 const NAMES = /^(search|anthropic|openai|command|inbox|replay:.+)$/
 
@@ -45,7 +45,7 @@ function check(name: string, options: Options, io: Io, maxCostUsd: number | null
   if (name === 'command') {
     if (options.command === undefined)
       throw new UsageError('--agent command: expected --command with the program to run, such as --command "claude -p"')
-    findProgram(options.command, io.env.PATH)
+    findProgram(options.command, '--command', io.env.PATH)
   }
   if (name !== 'anthropic' && name !== 'openai') return
   keyFor(name, options, io)

@@ -1,13 +1,19 @@
 /** argv -> command -> exit code. The only user of yargs, of process.exit and of signals. */
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { isatty } from 'node:tty'
 import yargs, { type Argv } from 'yargs'
 import { COMMANDS, type Command, type Interruption } from './commands/index.ts'
 import { gather, type Texts } from './config.ts'
 import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
 import { type Io, makeIo } from './io.ts'
 import { DETACHED } from './log.ts'
+import { machineError } from './machine-error.ts'
 import { OPTIONS, type OptionName, parseOptions } from './options.ts'
+
+/** Told to this process alone: a program that it starts is in the background only as far as it is told so itself. */
+const detached = process.env[DETACHED] !== undefined
+delete process.env[DETACHED]
 
 const EXIT = new Map<unknown, number>([
   [UsageError, 2],
@@ -21,7 +27,7 @@ async function main(argv: string[]): Promise<number> {
   try {
     return await parseAndRun(argv)
   } catch (error) {
-    return report(error, quick)
+    return report(machineError(error), quick)
   }
 }
 
@@ -78,7 +84,7 @@ async function run(command: Command, args: Record<string, unknown>): Promise<num
   const cwd = resolve(String(args.C ?? '.'))
   if (!existsSync(cwd)) throw new UsageError(`-C: expected a folder, found nothing at ${cwd}`)
   const io: Io = makeIo(
-    { json: args.json === true, quiet: args.q === true, verbose: args.v === true, color: args.color !== false, cwd },
+    { json: args.json === true, quiet: args.q === true, verbose: args.v === true, color: args.color !== false, detached, cwd },
     process.env,
   )
   const flags: Texts = {}
@@ -103,8 +109,15 @@ function onSignals(): Interruption {
   process.on('SIGINT', () => interrupt('SIGINT'))
   process.on('SIGTERM', () => interrupt('SIGTERM'))
   process.on('SIGUSR1', () => interrupt('SIGTERM')) // Slurm's warning before the time is up
+  const terminal = [0, 1, 2].filter((fd) => isatty(fd))
   process.on('SIGHUP', () => {
-    if (!process.env[DETACHED]) interrupt('SIGTERM') // the terminal is gone; who runs in the background does not need it
+    if (terminal.length === 0) return // under nohup and in the background there was none that could be gone
+    // Node sets the terminal back at its end, and crashes when that is gone.
+    for (const fd of terminal.splice(0)) {
+      closeSync(fd)
+      openSync('/dev/null', 'r+') // takes the number that has become free
+    }
+    interrupt('SIGTERM')
   })
   const listen = (): void => {
     listening = true
@@ -126,6 +139,8 @@ function report(error: unknown, json: boolean): number {
 
 // Whoever read our output may have gone (a closed terminal, `| head`); that is no reason to end a run.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+// A library may meet the machine's refusals (no handles left) where nobody can catch them. What is written down is safe.
+process.on('uncaughtException', (error) => process.exit(report(machineError(error), process.argv.includes('--json'))))
 const code = await main(process.argv.slice(2))
 // A child that a failure left behind must not keep us here; it ends with us.
 process.stdout.write('', () => process.exit(code))

@@ -1,8 +1,10 @@
 /** A run taken by this process: its lock, control channel, log and news; all let go of at the end, however it comes. */
 import { type Control, openControl } from './effects/control.ts'
 import { takeRunLock } from './effects/lock.ts'
+import type { Address } from './effects/notify.ts'
 import type { Io } from './io.ts'
 import { type LoggedIo, messageOf, withLog } from './log.ts'
+import { machineError } from './machine-error.ts'
 import { News } from './news.ts'
 import { Opened } from './opened.ts'
 import { makeRunFolder, type RunFolder } from './run-folder.ts'
@@ -12,7 +14,7 @@ export type Held = { folder: RunFolder; io: LoggedIo; control: Control; news: Ne
 export type Holding = {
   folder: RunFolder
   io: Io
-  notify: string | undefined
+  notify: Address | null
   stopNow: () => void // told as soon as somebody asks, also while the run is still being planned
 }
 
@@ -32,8 +34,12 @@ export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding
       }),
       (channel) => channel.close(),
     )
+    const lastWords = (error: Error): void => io.failed(machineError(error))
+    process.prependListener('uncaughtException', lastWords)
+    opened.add(process, (all) => all.off('uncaughtException', lastWords))
     return await work({ folder, io, control, news, opened })
-  } catch (error) {
+  } catch (thrown) {
+    const error = machineError(thrown)
     io.failed(error)
     await news.tell('error', `${folder.name}: ${messageOf(error)}`)
     throw error

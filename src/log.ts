@@ -25,7 +25,7 @@ export function withLog(io: Io, file: string): LoggedIo {
       // The log is for people. On a full disk the journal ends the run, and says why.
     }
   }
-  if (io.env[DETACHED]) return { ...io, note, failed: () => {}, say: note, print: note }
+  if (io.detached) return { ...io, note, failed: () => {}, say: note, print: note }
   const both = (write: (text: string) => void) => (text: string) => {
     note(text)
     write(text)

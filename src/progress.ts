@@ -1,9 +1,9 @@
 /** What a run says while it goes on, and the report it leaves for each experiment. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { peakShare } from './core/advance.ts'
 import { firstLine } from './core/record.ts'
 import { duration } from './core/report.ts'
+import { best, pace } from './core/standing.ts'
 import type { Io } from './io.ts'
 import type { RunFolder } from './run-folder.ts'
 import type { Check, Round } from './schema.ts'
@@ -16,6 +16,7 @@ const NOTHING: Seen = { check: null, rounds: [], confirmed: [], sweep: [] }
 export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State) => void {
   let seen = NOTHING
   let current: string | null = null
+  let paused = false
   return (event, state) => {
     const { run } = state
     const { judging } = state
@@ -24,7 +25,9 @@ export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State
     if (event.type === 'checked') seen = { ...seen, check: event.check }
     if (event.type === 'timed') seen = { ...seen, rounds: [...seen.rounds, ...event.timing.rounds] }
     if (event.type === 'confirmed') seen = { ...seen, confirmed: event.timing?.rounds ?? [] }
-    if (event.type === 'baselined') io.say(baselineLine(run.targets[event.target], event.detail))
+    if (event.type === 'baselined') io.say(baselineLine(event.target, run.targets[event.target], event.detail))
+    if (state.paused !== paused) io.say(state.paused ? `paused; the device is free; go on with: autokernel resume ${run.name}` : 'going on')
+    paused = state.paused
     if (event.type === 'settled') {
       writeFileSync(join(folder.reports, `${event.number}.json`), `${JSON.stringify(seen, null, 1)}\n`)
       io.say(experimentLine(event.number, state))
@@ -49,15 +52,15 @@ export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State
   }
 }
 
-function baselineLine(target: TargetState | undefined, detail: string): string {
-  if (!target?.baselines) return `   its starting kernel cannot be used here: ${firstLine(detail)}`
+function baselineLine(name: string, target: TargetState | undefined, detail: string): string {
+  if (!target?.baselines) return `   ${name}: its starting kernel cannot be used here: ${firstLine(detail)}`
   const { start, eager, vendor, compile, roofline } = target.baselines
   const others = [
     `eager ${eager.us.toFixed(1)}`,
     vendor && `vendor ${vendor.us.toFixed(1)}`,
     compile && `compile ${compile.us.toFixed(1)}`,
   ].filter(Boolean)
-  return `   start ${start.us.toFixed(1)} us, ${others.join(', ')}; roofline ${roofline.limit_us.toFixed(1)} us (${roofline.bound})`
+  return `   ${name}: start ${start.us.toFixed(1)} us, ${others.join(', ')}; roofline ${roofline.limit_us.toFixed(1)} us (${roofline.bound})`
 }
 
 function sweepLine(number: number, sweep: Setting[]): string {
@@ -72,7 +75,7 @@ function experimentLine(number: number, { run }: State): string {
   if (!target || !attempt) return `   #${number}`
   const status = attempt.outcome === 'keep' ? 'KEEP' : attempt.outcome
   const gain = attempt.gain === null ? '' : `${attempt.gain.toFixed(3)}x`
-  const best = target.latency ? `best ${target.latency.us.toFixed(1)} us, ${(100 * peakShare(target)).toFixed(0)} % of peak` : ''
   const idea = firstLine(attempt.hypothesis).slice(0, 70)
-  return `   #${String(number).padEnd(4)} ${status.padEnd(12)} ${gain.padEnd(8)} ${idea}${attempt.outcome === 'keep' ? '' : `  (${attempt.detail.slice(0, 90)})`}  [${best}; ${duration(run.elapsedMs)}]`
+  const standing = [`best ${best(target)}`, duration(run.elapsedMs), pace(run, run.elapsedMs)].filter((part) => part !== '').join('; ')
+  return `   #${String(number).padEnd(4)} ${target.target.name}  ${status.padEnd(12)} ${gain.padEnd(8)} ${idea}${attempt.outcome === 'keep' ? '' : `  (${attempt.detail.slice(0, 90)})`}  [${standing}]`
 }

@@ -1,5 +1,5 @@
 /** The run folder .autokernel/runs/<run>/: where things are, and which runs there are. */
-import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
 import { basename, extname, join } from 'node:path'
 import { cannotWrite } from './effects/files.ts'
 import { EnvironmentError, UsageError } from './errors.ts'
@@ -52,6 +52,7 @@ export function runFolder(start: string, name: string): RunFolder {
 export function makeRunFolder(start: string, name: string): RunFolder {
   const folder = runFolder(start, name)
   try {
+    accessSync(start, constants.W_OK) // what mkdir says of a read-only disk is ENOENT
     mkdirSync(folder.reports, { recursive: true })
     mkdirSync(folder.candidates, { recursive: true })
     writeFileSync(join(start, '.autokernel', '.gitignore'), '*\n')

@@ -15,7 +15,8 @@ async function withConfig(text: string): Promise<{ env: NodeJS.ProcessEnv; cwd: 
   return { cwd, env: { XDG_CONFIG_HOME: cwd, OPENAI_API_KEY: 'sk-test-0123456789', PATH: process.env.PATH } }
 }
 
-const io = (env: NodeJS.ProcessEnv, cwd: string) => makeIo({ json: false, quiet: true, verbose: false, color: false, cwd }, env)
+const io = (env: NodeJS.ProcessEnv, cwd: string) =>
+  makeIo({ json: false, quiet: true, verbose: false, color: false, detached: false, cwd }, env)
 
 it('takes prices from the user’s config beside its settings; a cache costs what input does unless told', async () => {
   const { env, cwd } = await withConfig(

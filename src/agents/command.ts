@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { execa } from 'execa'
 import { MAX_SOURCE_BYTES, oneLine } from '../core/patch.ts'
 import { buildContext } from '../core/prompt.ts'
+import { findProgram } from '../program.ts'
 import type { Agent, Answer, Request } from '../types.ts'
 import { candidate, FREE } from './candidate.ts'
 import { readBytes, readShort, snapshot } from './folder.ts'
-import { findProgram } from './program.ts'
 
 export type CommandOptions = {
   command: string
@@ -24,7 +24,7 @@ const MAY_APPEAR = /^(hypothesis\.txt$|NOTES\.md$|\.|__pycache__\/|.*\.pyc$)/
 const READ_ONLY = { 'program.md': (request: Request) => request.playbook, 'CONTEXT.md': buildContext }
 
 export function commandAgent(options: CommandOptions): Agent {
-  const [program, ...args] = findProgram(options.command, options.environment?.PATH)
+  const [program, ...args] = findProgram(options.command, '--command', options.environment?.PATH)
   const timeoutMs = options.timeoutMs ?? 20 * 60_000
   let calls = 0
   return { name: 'command', propose }

@@ -3,13 +3,14 @@ import { existsSync, readFileSync } from 'node:fs'
 import { peakShare } from '../core/advance.ts'
 import { eventsOf, replay } from '../core/recover.ts'
 import { duration } from '../core/report.ts'
+import { inHand, pace } from '../core/standing.ts'
 import { type Header, readJournal } from '../effects/journal.ts'
 import { lockOwner } from '../effects/lock.ts'
 import { findRepository } from '../effects/repository.ts'
 import { UsageError } from '../errors.ts'
 import { type Io, table } from '../io.ts'
 import type { Options } from '../options.ts'
-import { findRun, type RunFolder } from '../run-folder.ts'
+import { findRun, findStarted, type RunFolder } from '../run-folder.ts'
 import { startOf } from '../session-start.ts'
 import type { Attempt, Event, State } from '../types.ts'
 
@@ -24,10 +25,17 @@ export async function openRun(
 }
 
 export async function status(name: string | undefined, io: Io): Promise<number> {
-  const { folder, state } = await openRun(name, io)
-  const { run } = state
-  const pid = await lockOwner(folder.lock)
-  const phase = pid === null ? (existsSync(folder.report) ? 'finished' : 'not running') : `running (pid ${pid})`
+  const folder = findStarted(io.cwd, name)
+  const pid = lockOwner(folder.lock)
+  if (!existsSync(folder.events)) return notPlanned(folder, pid, io)
+  const { state, events } = await openRun(folder.name, io)
+  const { run, paused } = state
+  const finished = existsSync(folder.report)
+  const phase =
+    pid === null ? (finished ? 'finished' : 'not running') : `${paused ? 'paused' : finished ? 'ending' : 'running'} (pid ${pid})`
+  // Whoever measures for minutes writes nothing meanwhile.
+  const last = pid === null || paused ? undefined : events.at(-1)
+  const elapsedMs = run.elapsedMs + (last ? Math.max(0, Date.now() - Date.parse(last.wall)) : 0)
   const kernels = run.order.map((key) => run.targets[key]).filter((t) => t !== undefined)
   const doc = {
     run: run.name,
@@ -35,7 +43,8 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
     stop_reason: run.stop?.reason ?? null,
     current: run.current,
     experiments: run.counted,
-    elapsed_s: Math.round(run.elapsedMs / 1000),
+    elapsed_s: Math.round(elapsedMs / 1000),
+    doing: pid === null ? null : inHand(state),
     cost_usd: run.costUsd,
     tokens: run.tokens,
     turns: run.turns,
@@ -45,6 +54,7 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
       kernel: t.target.name,
       share: t.target.share,
       latency_us: t.latency?.us ?? null,
+      latency_ci95_us: t.latency?.ci95 ?? null,
       start_us: t.baselines?.start.us ?? null,
       pct_peak: 100 * peakShare(t),
       tried: t.attempts.length,
@@ -57,8 +67,9 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
     return 0
   }
   io.print(
-    `${run.name}: ${phase}${run.stop ? `, ${run.stop.detail}` : ''}; ${run.counted} experiments in ${duration(run.elapsedMs)}, ${run.costUsd.toFixed(2)} USD${run.turns > 0 ? ` for ${run.turns} answers` : ''}`,
+    `${run.name}: ${phase}${run.stop ? `, ${run.stop.detail}` : ''}; ${run.counted} experiments in ${duration(elapsedMs)}, ${run.costUsd.toFixed(2)} USD${run.turns > 0 ? ` for ${run.turns} answers` : ''}`,
   )
+  if (pid !== null) io.print([inHand(state), pace(run, elapsedMs)].filter((part) => part !== '').join('; '))
   const head = ['kernel', 'share', 'start us', 'now us', 'of peak', 'tried', 'kept', '']
   io.print(
     table([
@@ -67,7 +78,7 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
         k.kernel,
         `${(100 * k.share).toFixed(1)} %`,
         k.start_us?.toFixed(1) ?? '-',
-        k.latency_us?.toFixed(1) ?? '-',
+        k.latency_us === null ? '-' : `${k.latency_us.toFixed(1)} ±${(k.latency_ci95_us ?? 0).toFixed(1)}`,
         `${k.pct_peak.toFixed(0)} %`,
         String(k.tried),
         String(k.kept),
@@ -75,6 +86,13 @@ export async function status(name: string | undefined, io: Io): Promise<number> 
       ]),
     ]),
   )
+  return 0
+}
+
+function notPlanned({ name, log }: RunFolder, pid: string | null, io: Io): number {
+  const phase = pid === null ? 'ended while it was being planned' : `being planned (pid ${pid})`
+  if (io.json) io.document({ run: name, phase, pid: pid === null ? null : Number(pid) })
+  else io.print(`${name}: ${phase}; its log: ${log}`)
   return 0
 }
 

@@ -6,6 +6,7 @@ import { chooseAgent } from '../choose-agent.ts'
 import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
 import { writtenHash } from '../core/source-hash.ts'
+import { passingLine } from '../core/standing.ts'
 import type { Order } from '../effects/control.ts'
 import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
@@ -17,6 +18,7 @@ import { type Held, holdRun } from '../held.ts'
 import { Inbox } from '../inbox.ts'
 import type { Io } from '../io.ts'
 import { runLoop } from '../loop.ts'
+import { addressOf } from '../news.ts'
 import { Opened } from '../opened.ts'
 import type { Options } from '../options.ts'
 import { packageRoot } from '../package-root.ts'
@@ -30,14 +32,17 @@ import type { Bill, Event, Happened, State } from '../types.ts'
 import { detach } from './detach.ts'
 import type { Interruption } from './index.ts'
 
+const SHOW_EVERY_MS = 1000
+
 export async function optimize(given: Options, io: Io, interruption: Interruption): Promise<number> {
   const began = performance.now()
   const resume = given.resume ?? existingRun(given, io)
   const options = resume === undefined ? settleAgents(given, io) : { ...given, resume }
+  const notify = options.notify === undefined ? null : addressOf(options.notify)
   const now = new Date()
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
-  const holding = { folder, io, notify: options.notify, stopNow: () => interruption.interrupt('SIGTERM') }
+  const holding = { folder, io, notify, stopNow: () => interruption.interrupt('SIGTERM') }
   return holdRun(holding, async (held) => {
     const session = options.resume === undefined ? await newSession(held, options, now) : await resumedSession(held, options)
     if (session === null) return 0
@@ -84,6 +89,11 @@ async function work(session: Session, held: Held, options: Options, interrupted:
     interrupted.addEventListener('abort', onInterrupt)
     opened.add(interrupted, (signal) => signal.removeEventListener('abort', onInterrupt))
     const say = watchRun(io, folder)
+    const showing = setInterval(() => io.passing(passingLine(latest, clock.now())), SHOW_EVERY_MS)
+    opened.add(showing, (timer) => {
+      clearInterval(timer)
+      io.passing('')
+    })
     const observe = (event: Event, now: State) => {
       clock.pause(now.paused)
       say(event, now)

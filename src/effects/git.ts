@@ -1,6 +1,8 @@
 /** Runs git for us and nobody else: no hook, filter, signature or user setting takes part, and failures are one clear line. */
+import { statfsSync } from 'node:fs'
 import { GitError, type SimpleGit, simpleGit } from 'simple-git'
 import { EnvironmentError, ToolError, UsageError } from '../errors.ts'
+import { machineError } from '../machine-error.ts'
 
 export interface Git {
   /** What git wrote on stdout. An exit 1 that says nothing (a missing ref, an empty list) is ''. */
@@ -26,6 +28,7 @@ const OURS = [
   'maintenance.auto=false',
 ]
 
+const FULL_BYTES = 1 << 20
 const SILENCE_MS = 120_000 // a worktree of a very large repository on a network disk takes a while
 
 /** `gitDir`: where it must be told, since a folder that has lost its .git belongs to whatever repository lies around it. */
@@ -72,6 +75,11 @@ function plainEnv(): Record<string, string> {
   return { ...(Object.fromEntries(kept) as Record<string, string>), LC_ALL: 'C' } // LC_ALL: explain() reads messages
 }
 
+function spaceLeft(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder)
+  return bavail * bsize
+}
+
 function explain(error: unknown, args: string[], folder: string): unknown {
   if (!(error instanceof GitError)) return error
   const text = error.message
@@ -80,6 +88,8 @@ function explain(error: unknown, args: string[], folder: string): unknown {
 
   if (text === 'git was killed') return new ToolError(`git ${args[0]} in ${folder} was killed by a signal`, cause)
   if (/spawn git ENOENT/.test(text)) return new EnvironmentError('git: expected on PATH, found none; install git 2.30 or newer', cause)
+  const refused = /spawn git (E(?:AGAIN|MFILE|NFILE|NOMEM))/.exec(text)?.[1]
+  if (refused) return machineError(Object.assign(error, { code: refused, path: 'git' }))
   if (/dubious ownership/.test(text)) {
     const owned = /repository at '([^']+)'/.exec(text)?.[1] ?? folder
     return new UsageError(
@@ -92,7 +102,10 @@ function explain(error: unknown, args: string[], folder: string): unknown {
   if (/not a git repository/.test(text)) {
     return new UsageError(`${folder} is not in a git repository; run 'git init' there and commit the model, or use -C DIR`, cause)
   }
-  if (/No space left on device|Disk quota exceeded/i.test(text))
+  if (/No space left on device|Out of diskspace|Disk quota exceeded/i.test(text))
+    return new EnvironmentError(`git ${args[0]}: the disk is full: ${line}`, cause)
+  // Of a file in a worktree git says only that, not why.
+  if (/unable to (?:write|create) file/.test(text) && spaceLeft(folder) < FULL_BYTES)
     return new EnvironmentError(`git ${args[0]}: the disk is full: ${line}`, cause)
   if (/Permission denied|Read-only file system|insufficient permission/i.test(text)) {
     return new EnvironmentError(`git ${args[0]}: cannot write the repository of ${folder}: ${line}`, cause)

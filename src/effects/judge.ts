@@ -1,6 +1,7 @@
 /** The judge as the daemon sees it: a warm Python program behind a pipe, one question at a time. */
 import { z } from 'zod'
-import { ToolError } from '../errors.ts'
+import { firstLine } from '../core/record.ts'
+import { EnvironmentError, ToolError } from '../errors.ts'
 import { Check, type DeviceKind, Hello, JudgeReply, type ModelSpec, type Side, type Target, Timing, Verification } from '../schema.ts'
 import type { Evaluator } from '../types.ts'
 import { Killed, Served } from './served.ts'
@@ -104,6 +105,8 @@ export class Judge implements Evaluator {
   private read<T>(line: string, id: number, type: Question, schema: z.ZodType<T>): T {
     const reply = JudgeReply.safeParse(json(line))
     if (!reply.success || reply.data.id !== id) throw this.unreadable(type, `expected the reply to ${id}, found ${line.slice(0, 200)}`)
+    if (!reply.data.ok && /No space left on device|Disk quota exceeded/.test(reply.data.error))
+      throw new EnvironmentError(`the judge found the disk full (${firstLine(reply.data.error)}); free some space and resume`)
     if (!reply.data.ok) throw new Declined(`the judge could not answer '${type}': ${reply.data.error}\nlog: ${this.options.log}`)
     const result = schema.safeParse(reply.data.result)
     if (!result.success) throw this.unreadable(type, z.prettifyError(result.error))

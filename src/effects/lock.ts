@@ -98,7 +98,9 @@ function ownerOf(path: string): string {
   return readFileSync(path, 'utf8').trim() || 'of unknown number'
 }
 
-function noFlock(cause: unknown): EnvironmentError {
+function noFlock(cause: unknown): unknown {
+  const code = cause instanceof Error && 'code' in cause ? cause.code : null
+  if (code !== null && code !== 'ENOENT') return cause // it is there, and could not be started: no handles or processes left
   return new EnvironmentError('flock: expected on PATH, found none that works; install util-linux (macOS: brew install flock)', { cause })
 }
 

@@ -1,4 +1,4 @@
-/** Tells somebody elsewhere what became of a run: a POST to a URL, or a command of the user's. */
+/** Tells somebody elsewhere what became of a run: a POST to a URL, or a program of the user's. */
 import { execa } from 'execa'
 import { hasEnded, killAtExit, killTree } from './process-tree.ts'
 
@@ -9,11 +9,13 @@ export type News = {
   folder: string // of the run
 }
 
+export type Address = { url: string } | { program: [string, ...string[]] }
+
 const PATIENCE_MS = 20_000
 
 /** Resolves to null, or to why it could not be delivered: a notification is never worth a run. */
-export async function notify(to: string, news: News, patienceMs = PATIENCE_MS): Promise<string | null> {
-  return /^https?:\/\//.test(to) ? post(to, news, patienceMs) : command(to, news, patienceMs)
+export async function notify(to: Address, news: News, patienceMs = PATIENCE_MS): Promise<string | null> {
+  return 'url' in to ? post(to.url, news, patienceMs) : command(to.program, news, patienceMs)
 }
 
 async function post(url: string, news: News, patienceMs: number): Promise<string | null> {
@@ -28,24 +30,27 @@ async function post(url: string, news: News, patienceMs: number): Promise<string
     return answer.ok ? null : `it answered ${answer.status}`
   } catch (error) {
     if (!(error instanceof Error)) throw error
-    return error.cause instanceof Error ? error.cause.message : error.message // fetch hides the reason: 'fetch failed'
+    return error.cause instanceof Error ? error.cause.message || String(error.cause) : error.message // fetch hides the reason
   }
 }
 
-/** The line is the user's and goes through a shell as they wrote it; what happened reaches it by environment and stdin only. */
-async function command(line: string, news: News, patienceMs: number): Promise<string | null> {
+/** No shell: part of the news may be a model's words. They come on stdin, in the environment, and in place of `{}` in an argument. */
+async function command([program, ...args]: [string, ...string[]], news: News, patienceMs: number): Promise<string | null> {
   const env = Object.fromEntries(Object.entries(news).map(([name, value]) => [`AUTOKERNEL_NOTIFY_${name.toUpperCase()}`, value]))
-  const child = execa(line, {
-    shell: true,
-    detached: true, // a group of its own, so that whatever it started ends with it
-    cleanup: false,
-    buffer: false,
-    reject: false,
-    stdin: 'pipe',
-    stdout: 'ignore',
-    stderr: 'ignore',
-    env,
-  })
+  const child = execa(
+    program,
+    args.map((arg) => arg.replaceAll('{}', () => news.text)),
+    {
+      detached: true, // a group of its own, so that whatever it started ends with it
+      cleanup: false,
+      buffer: false,
+      reject: false,
+      stdin: 'pipe',
+      stdout: 'ignore',
+      stderr: 'ignore',
+      env,
+    },
+  )
   const { pid } = child
   if (pid === undefined) return (await child).shortMessage ?? 'it cannot be started'
   killAtExit(pid)

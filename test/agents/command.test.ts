@@ -4,11 +4,11 @@ import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { commandAgent } from '../../src/agents/command.ts'
-import { findProgram } from '../../src/agents/program.ts'
-import { splitWords } from '../../src/agents/words.ts'
 import { normalizedHash } from '../../src/core/source-hash.ts'
 import { EnvironmentError } from '../../src/errors.ts'
+import { findProgram } from '../../src/program.ts'
 import type { Answer, Request } from '../../src/types.ts'
+import { splitWords } from '../../src/words.ts'
 import { KERNEL, never, request } from '../support/request.ts'
 import { scratchFolder } from '../support/scratch.ts'
 
@@ -138,8 +138,8 @@ it('says in one line, before the run begins, that a program is not there', () =>
 })
 
 it('finds a program on the PATH, and one given by a path from where the run was started', () => {
-  expect(findProgram('sh -c "a b"')).toEqual([expect.stringMatching(/^\/.*\/sh$/), '-c', 'a b'])
-  expect(findProgram(`${relative(process.cwd(), process.execPath)} x`)).toEqual([process.execPath, 'x'])
+  expect(findProgram('sh -c "a b"', '--command')).toEqual([expect.stringMatching(/^\/.*\/sh$/), '-c', 'a b'])
+  expect(findProgram(`${relative(process.cwd(), process.execPath)} x`, '--command')).toEqual([process.execPath, 'x'])
 })
 
 it.each([
@@ -149,9 +149,9 @@ it.each([
   ['a "" b', ['a', '', 'b']],
   ['a "say \\"hi\\" \\n"', ['a', 'say "hi" \\n']],
 ])('splits %j into words without a shell', (command, words) => {
-  expect(splitWords(command)).toEqual(words)
+  expect(splitWords(command, '--command')).toEqual(words)
 })
 
 it.each(['', '   ', '""', 'a "b'])('refuses %j as a command', (command) => {
-  expect(() => splitWords(command)).toThrow('--command: expected')
+  expect(() => splitWords(command, '--command')).toThrow('--command: expected')
 })

@@ -40,7 +40,7 @@ describe('bad input is one clear line and the right exit code', () => {
   })
 
   it('a folder that is no git repository', async () => {
-    const outside = new World()
+    const outside = World.empty()
     const { code, stderr } = await outside.autokernel('optimize', '--model', 'custom.py')
     expect(stderr).toMatch(/git/)
     expect(code).toBe(2)

@@ -73,6 +73,8 @@ for line in sys.stdin:
     request = json.loads(line)
     if request.get("path") == "decline":
         reply = {"id": request["id"], "ok": False, "error": "the reference ran out of memory"}
+    elif request.get("path") == "no-space":
+        reply = {"id": request["id"], "ok": False, "error": "OSError: [Errno 28] No space left on device: '/tmp/x'"}
     else:
         reply = {"id": request["id"], "ok": True, "result": answer(request)}
     print(json.dumps(reply), flush=True)

@@ -116,6 +116,12 @@ describe('the judge behind its pipe', () => {
     ['finds no device', 'no-gpu', EnvironmentError, /^EnvironmentError: expected a CUDA device, found none$/],
     ['sends an endless line', 'flood', ToolError, /line of more than \d+ bytes/],
     ['sends a result of another form', 'garbage', ToolError, /cannot read; log: .*\n.*✖/],
+    [
+      'has no space',
+      'no-space',
+      EnvironmentError,
+      /^EnvironmentError: the judge found the disk full \(OSError: .* '\/tmp\/x'\); free some space and resume$/,
+    ],
     ['cannot work', 'decline', ToolError, /could not answer 'check': the reference ran out of memory/],
   ])('says what happened when it %s, and answers the next question', async (_, path, kind, text) => {
     const { judge: to } = judge()

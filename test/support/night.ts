@@ -57,7 +57,7 @@ export async function night(plan: Plan): Promise<Night> {
   const ledger = await LedgerFile.open(join(root, 'results.tsv'), 'night')
   const said: string[] = []
   const io = {
-    ...makeIo({ json: false, quiet: false, verbose: true, color: false, cwd: root }, plan.env ?? {}),
+    ...makeIo({ json: false, quiet: false, verbose: true, color: false, detached: false, cwd: root }, plan.env ?? {}),
     say: (text: string) => void said.push(text),
   }
   const chosen = 'propose' in plan.agent ? null : await chooseAgent(settleAgents(plan.agent, io), io, folder, () => null)

@@ -10,11 +10,23 @@ import { packageRoot } from '../../src/package-root.ts'
 export type Outcome = { code: number; stdout: string; stderr: string }
 
 export class World {
-  readonly folder = mkdtempSync(join(tmpdir(), 'autokernel-e2e-'))
+  readonly folder: string
+
+  private constructor(parent: string) {
+    this.folder = mkdtempSync(join(parent, 'autokernel-e2e-'))
+  }
 
   /** A repository with one commit that holds the given model fixtures. */
   static repository(...models: string[]): World {
-    const world = new World()
+    return World.within(tmpdir(), ...models)
+  }
+
+  static empty(): World {
+    return new World(tmpdir())
+  }
+
+  static within(parent: string, ...models: string[]): World {
+    const world = new World(parent)
     writeFileSync(join(world.folder, 'README'), 'a project\n')
     for (const model of models) copyFileSync(join(packageRoot, 'test', 'fixtures', model), join(world.folder, basename(model)))
     world.git('init', '-q', '-b', 'main')

@@ -1,7 +1,8 @@
 /** Splits a command line into words as a shell would, without being one: quotes and backslashes, and nothing else that a shell does. */
-import { UsageError } from '../errors.ts'
+import { UsageError } from './errors.ts'
 
-export function splitWords(command: string): string[] {
+/** `flag` is named when the line cannot be one. */
+export function splitWords(command: string, flag: string): string[] {
   const words: string[] = []
   let word: string | null = null
   let quote = ''
@@ -20,8 +21,8 @@ export function splitWords(command: string): string[] {
       word = null
     } else word = (word ?? '') + char
   }
-  if (quote) throw new UsageError(`--command: expected a closing ${quote}, got '${command}'`)
+  if (quote) throw new UsageError(`${flag}: expected a closing ${quote}, got '${command}'`)
   if (word !== null) words.push(word)
-  if (!words[0]) throw new UsageError('--command: expected a program and its arguments such as "claude -p", got nothing')
+  if (!words[0]) throw new UsageError(`${flag}: expected a program and its arguments, such as "claude -p", got nothing`)
   return words
 }
