@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     // Whole runs take minutes each and time kernels, so they run alone: npm run test:runs, test:e2e.
-    exclude: process.env.AUTOKERNEL_E2E ? [] : ['test/e2e/**'],
+    exclude: process.env.AUTOKERNEL_E2E ? [] : ['test/e2e/**', 'test/e2e-agents/**'],
     testTimeout: 30_000,
     // Two at a time: several of these start Python and git, and CI machines have two cores.
     maxWorkers: 2,
