@@ -19,12 +19,22 @@ import torch
 GUARD = 4096  # bytes of pattern on either side of a buffer
 ALIGN = 512  # what torch's own CUDA allocator promises
 PATTERN, POISON = 0xA5, 0xFF  # 0xFF.. is a NaN in fp16, bf16 and fp32
+LEAST_SPIKES, MOST_SPIKES, SPIKE = 32, 4096, -16.0
 CPU_BYTES = 1 << 31  # a sparse memfd: untouched pages cost nothing
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64", torch.int32: "i32"}
 NAMES |= {torch.bool: "bool", torch.float64: "fp64", torch.uint8: "u8", torch.complex64: "c64"}
 TYPES = {name: dtype for dtype, name in NAMES.items()}
 
 Buffer = dict[str, Any]
+# bound before any candidate is imported
+mul, clamp, finfo, Generator, randint, unique = (
+    torch.mul,
+    torch.clamp,
+    torch.finfo,
+    torch.Generator,
+    torch.randint,
+    torch.unique,
+)
 
 
 def view(flat: torch.Tensor, buffer: Buffer) -> torch.Tensor:
@@ -148,9 +158,10 @@ class Arena:
             position = end
         return ""
 
-    def read(self, buffer: Buffer) -> torch.Tensor:
-        """A copy that the candidate can no longer touch."""
-        return view(self.flat, buffer).clone()
+    def read(self, buffer: Buffer, at: int | None = None) -> torch.Tensor:
+        """A copy that the candidate can no longer touch; of row `at` alone where it is given."""
+        whole = view(self.flat, buffer)
+        return (whole if at is None else whole[at]).clone()
 
     def _where(self, byte: int) -> str:
         for name, buffer in self.buffers:
@@ -170,14 +181,24 @@ def _extent(buffer: Buffer) -> tuple[int, int]:
     ].itemsize
 
 
-def schedule(
-    secret: str, count: int, starts: Sequence[int], keep: int, probes: int, numel: int
-) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
-    """From a secret: where in its pool each call's inputs begin, which outputs are kept, which elements asked for."""
+def schedule(secret: str, count: int, starts: Sequence[int], keep: int) -> tuple[list[tuple[int, ...]], list[int]]:
+    """From a secret: where in its pool each call's inputs begin, and which outputs are kept."""
     draw = random.Random(secret).random
     offsets = [tuple(int(draw() * n) for n in starts) for _ in range(count)]
-    kept = sorted({int(draw() * count) for _ in range(keep - 1)} | {count - 1})
-    return offsets, kept, [int(draw() * numel) for _ in range(probes if numel else 0)]
+    return offsets, sorted({int(draw() * count) for _ in range(keep - 1)} | {count - 1})
+
+
+def spikes(secret: str, at: int, numel: int) -> torch.Tensor:
+    """From a secret: the elements of call `at`'s largest input that are other than in its pool, while it runs."""
+    count = min(MOST_SPIKES, max(LEAST_SPIKES, numel >> 17)) if numel else 0
+    generator = Generator().manual_seed(random.Random(f"{secret} {at}").getrandbits(62))
+    return unique(randint(max(1, numel), (count,), generator=generator))
+
+
+def raised(values: torch.Tensor) -> torch.Tensor:
+    """What an input holds at the places of its spikes: large beside its row, as other rows' spikes are."""
+    top = finfo(values.dtype).max / 4
+    return clamp(mul(values, SPIKE), -top, top)
 
 
 def bytes_for(tensors: Sequence[torch.Tensor | None]) -> int:

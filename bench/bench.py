@@ -10,11 +10,16 @@ import argparse
 import json
 import math
 import os
+import select
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 BENCH = Path(__file__).resolve().parent
+PATIENCE_S = 2.0
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported: idle threads must not spin
 
 
@@ -46,16 +51,34 @@ def main() -> int:
     except (JudgeError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        return 130
     finally:
         judge.close()
 
 
 def _serve(judge: Any, answers: Any) -> int:
+    threading.Thread(target=_end_with_daemon, daemon=True).start()
     for line in sys.stdin:
         if line.strip():
             answers.write(_encode(_answer(judge, line)) + "\n")
             answers.flush()
     return 0
+
+
+def _end_with_daemon() -> None:
+    """A daemon that was killed has let go of the device: what is being measured ends now, not when it is done."""
+    daemon = os.getppid()
+    watch = select.poll()
+    watch.register(0, 0)  # no event but the hang-up, which is always told; until then this thread disturbs nothing
+    watch.poll()
+    while os.getppid() == daemon:  # it has only closed the pipe, and then all requests are answered first
+        time.sleep(0.01)
+    main_thread = threading.main_thread().ident
+    if main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGINT)  # wakes it wherever it waits, and it closes what it opened
+    time.sleep(PATIENCE_S)
+    os._exit(1)
 
 
 def _answer(judge: Any, line: str) -> dict[str, Any]:

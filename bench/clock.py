@@ -24,7 +24,7 @@ BATCH_S = {True: 0.006, False: 0.025}  # seconds a batch should last, on a GPU a
 # After a pause the first tens of milliseconds are slower, by up to 2x on a virtual CPU: they are run and not counted.
 LEAD_IN_S = {True: 0.015, False: 0.040}
 MOST_CALLS = {True: 500, False: 20000}  # recording costs a launch from Python each
-AUDIT_CALLS = 2000
+LEAST_SHARE = 0.01  # of what the clock saw, where a batch costs hardly more than an empty one
 
 
 class TimingFailed(Exception):
@@ -38,16 +38,15 @@ Recorded = dict[str, Any]  # the order by which a batch was recorded
 
 @dataclass(frozen=True)
 class Batch:
-    wall: float  # the judge's seconds, the overhead subtracted
-    own: float  # what the candidate's process says
+    wall: float  # the judge's seconds, less what the same batch of empty calls takes
+    own: float  # what the candidate's process says, less the same
     order: dict[str, Any]
-    receipt: str  # the elements that came with the answer
 
 
 class Clock:
     def __init__(self, block: Arena, cases: list[TimedCase], limits: Limits) -> None:
         self.arena, self.limits, self.gpu = block, limits, block.device.type == "cuda"
-        self.slots = [slot for timed in cases for slot in timed.order["outputs"]]
+        self.slots = [timed.order["outputs"] for timed in cases]
         self.timeout = limits.call + 60 * BATCH_S[self.gpu]
         self.rng = random.SystemRandom()
 
@@ -78,7 +77,7 @@ class Clock:
     def once(self, side: str, worker: Worker, timed: TimedCase, order: dict[str, Any], renew: bool = True) -> Batch:
         """The clock stops when the proof is here. `renew`: with data that is new to a recorded batch."""
         recorded, audit = order["do"] == "record", order["audit"]
-        overhead = timed.audit_overhead_s if audit else timed.overhead_s
+        overhead, own_overhead = timed.audit_overhead_s if audit else timed.overhead_s
         if recorded and renew:
             self.refresh(timed)
         if self.gpu:
@@ -87,7 +86,7 @@ class Clock:
             began = time.monotonic_ns()
             worker.tell({"do": "replay", "name": timed.name} if recorded else order, self.timeout)
             answer = worker.answer(self.timeout)
-            wall = (time.monotonic_ns() - began) / 1e9 - overhead
+            wall = (time.monotonic_ns() - began) / 1e9
         except WorkerFailed as error:
             raise TimingFailed(side, error.kind, f"while being timed: {error.detail}") from error
         if answer.get("problem"):
@@ -95,7 +94,7 @@ class Clock:
         own = answer.get("seconds")
         if not isinstance(own, float) or not math.isfinite(own) or own < 0:
             raise TimingFailed(side, "suspect", f"its own clock says {own!r} seconds")
-        return Batch(wall, own, order, str(answer.get("receipt", "")))
+        return Batch(max(wall - overhead, LEAST_SHARE * wall), max(own - own_overhead, LEAST_SHARE * own), order)
 
     def lead_in(self, side: str, worker: Worker, timed: TimedCase, share: float = 1.0) -> None:
         recorded = self.record(side, worker, timed, timed.count)
@@ -118,9 +117,12 @@ class Clock:
 
     def calibrate(self, empty: Worker, timed: TimedCase) -> None:
         """What a batch costs when its calls cost nothing: the least that was seen, since a busy machine only adds."""
-        timed.overhead_s = timed.audit_overhead_s = 0.0
-        audits = min(timed.count, AUDIT_CALLS)
+        timed.overhead_s = timed.audit_overhead_s = (0.0, 0.0)
         plain = [self.fresh("empty", empty, timed, timed.count) for _ in range(7)]
-        audit = [self.fresh("empty", empty, timed, audits, audit=True) for _ in range(7)]
-        timed.overhead_s = max(0.0, min(batch.wall - batch.own for batch in plain))
-        timed.audit_overhead_s = min(batch.wall for batch in audit)  # elements are taken inside the loop
+        audit = [self.fresh("empty", empty, timed, self.audited(timed), audit=True) for _ in range(7)]
+        least = [(min(batch.wall for batch in some), min(batch.own for batch in some)) for some in (plain, audit)]
+        timed.overhead_s, timed.audit_overhead_s = least
+
+    def audited(self, timed: TimedCase) -> int:
+        """Calls of an audit: all of their outputs must find room."""
+        return min(timed.count, timed.order["outputs"]["shape"][0])

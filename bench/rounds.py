@@ -96,9 +96,7 @@ class Rounds:
                 if problem:
                     raise TimingFailed(name, "crash" if step == 0 else "wrong", str(problem))
         for name, worker, _ in group:
-            _guard(name, worker.sweep)
-            if not self.gpu:
-                _guard(name, worker.stop)
+            _guard(name, worker.stop)
 
     def _load_order(self, worker: Worker, side: dict[str, Any], data: bytes) -> dict[str, Any]:
         tf32 = self.watch.allow_tf32

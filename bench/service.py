@@ -98,6 +98,7 @@ class Judge:
             "detail": verdict.detail,
             "quick": bool(request.get("quick")),
             "flags": found.flags,
+            "held": found.held,
             "worst_of_tolerance": verdict.worst,
             "max_abs_err": verdict.max_abs_err,
             "peak_mem_mb": facts["memory"],

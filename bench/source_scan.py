@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from pathlib import Path
 
 MAX_BYTES = 256 << 10
 
@@ -28,28 +29,20 @@ REFUSED_CALLS = {
     "ctypes.pythonapi": "calls the interpreter's internals",
     "ctypes.PyDLL": "calls the interpreter's internals",
 }
+# Attributes by which an exception, a generator or a frame leads to its caller's variables.
+FRAME_ATTRIBUTES = {"tb_frame", "f_back", "f_locals", "f_globals", "gi_frame", "cr_frame", "ag_frame"}
+# The harness's own modules and main module: no kernel needs them, and none can be imported (candidate.py hides them).
+HARNESS = {path.stem for path in Path(__file__).parent.glob("*.py")} | {"__main__"}
+INTERPRETER = ("Python.h", "pybind11/embed", "PyEval_", "PyFrame_", "PyGC_", "PyImport_", "PyThreadState_")
 REFUSED_IMPORTS = {"socket": "opens connections", "faulthandler": "handles crashes", "ptrace": "traces processes"}
-FLAGGED_IMPORTS = {
-    "threading",
-    "multiprocessing",
-    "concurrent",
-    "asyncio",
-    "signal",
-    "gc",
-    "inspect",
-    "mmap",
-    "atexit",
-    "pickle",
-}
-FLAGGED_CALLS = {"exec", "eval", "compile", "__import__", "globals", "vars", "id"}
-FLAGGED_NAMES = {
-    "sys.modules",
-    "ctypes.memmove",
-    "ctypes.from_address",
-    "torch.cuda.Stream",
-    "torch.cuda.stream",
-    "os.environ",
-}
+FLAGGED_IMPORTS = {"threading", "multiprocessing", "concurrent", "asyncio", "signal", "mmap", "atexit"}
+FLAGGED_CALLS = {"compile", "id"}
+FLAGGED_NAMES = {"torch.cuda.Stream", "torch.cuda.stream", "os.environ"}
+# Ways to say something without writing it: whoever wins with one of these is looked at by a person first.
+HELD_IMPORTS = {"gc", "inspect", "pickle", "marshal", "importlib"}
+HELD_CALLS = {"exec", "eval", "__import__", "globals", "vars"}
+HELD_NAMES = {"sys.modules", "ctypes.memmove", "ctypes.cast", "ctypes.pythonapi"}
+HELD_ATTRIBUTES = {"from_address", "__globals__", "__closure__", "__subclasses__", "__builtins__", "__code__"}
 PATCHED_ROOTS = {"torch", "time", "builtins", "sys", "os", "triton", "json", "random"}
 DATA_ATTRIBUTES = {
     "allow_tf32",
@@ -64,30 +57,34 @@ DATA_ATTRIBUTES = {
 class Scan:
     refused: str  # '' or why this file is not even run
     flags: list[str]
+    held: str | None  # the first flag for which a win is held instead of kept
     constants: dict[str, str]  # KERNEL_TYPE and BACKEND where they are plain strings
 
 
 def scan(data: bytes) -> Scan:
     if len(data) > MAX_BYTES:
-        return Scan(f"the file has {len(data)} bytes; a kernel.py has at most {MAX_BYTES}", [], {})
+        return _refusal(f"the file has {len(data)} bytes; a kernel.py has at most {MAX_BYTES}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Scan(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}", [], {})
+        return _refusal(f"not UTF-8: byte {error.start} is 0x{data[error.start]:02x}")
     try:
         tree = ast.parse(text, "kernel.py")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        return Scan(
-            f"kernel.py{f':{line}' if line else ''}: {type(error).__name__}: {getattr(error, 'msg', error)}", [], {}
+        return _refusal(
+            f"kernel.py{f':{line}' if line else ''}: {type(error).__name__}: {getattr(error, 'msg', error)}"
         )
     if not _defines(tree, "kernel_fn"):
-        return Scan(
-            "no kernel_fn at the top level of the file; expected e.g. def kernel_fn(x, weight, eps=1e-6)", [], {}
-        )
+        return _refusal("no kernel_fn at the top level of the file; expected e.g. def kernel_fn(x, weight, eps=1e-6)")
     visitor = _Visitor()
     visitor.visit(tree)
-    return Scan(visitor.refused, sorted(set(visitor.flags)), _constants(tree))
+    flags = sorted({*visitor.flags, *visitor.held})
+    return Scan(visitor.refused, flags, visitor.held[0] if visitor.held else None, _constants(tree))
+
+
+def _refusal(why: str) -> Scan:
+    return Scan(why, [], None, {})
 
 
 def _defines(tree: ast.Module, name: str) -> bool:
@@ -113,7 +110,7 @@ def _constants(tree: ast.Module) -> dict[str, str]:
 
 class _Visitor(ast.NodeVisitor):
     def __init__(self) -> None:
-        self.refused, self.flags = "", []
+        self.refused, self.flags, self.held = "", list[str](), list[str]()
         self.aliases: dict[str, str] = {}  # local name -> dotted origin
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -131,7 +128,22 @@ class _Visitor(ast.NodeVisitor):
             self.aliases[alias.asname or alias.name] = dotted
             self._used(dotted, node.lineno)
 
+    def visit_Constant(self, node: ast.Constant) -> None:
+        found = next((word for word in INTERPRETER if isinstance(node.value, str) and word in node.value), None)
+        if found:
+            self._refuse(node.lineno, f"'{found}' in a string: calls the interpreter's internals")
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        written = node.value if isinstance(node.ctx, (ast.Store, ast.Del)) else None
+        if isinstance(written, ast.Attribute) and written.attr == "__dict__":
+            self.held.append(f"line {node.lineno}: writes into a __dict__")
+        self.generic_visit(node)
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        if node.attr in FRAME_ATTRIBUTES:
+            self._refuse(node.lineno, f"{node.attr} reads other functions' frames")
+        if node.attr in HELD_ATTRIBUTES:
+            self.held.append(f"line {node.lineno}: uses {node.attr}")
         dotted = self._dotted(node)
         if dotted:
             self._used(dotted, node.lineno)
@@ -148,6 +160,10 @@ class _Visitor(ast.NodeVisitor):
         name = self._dotted(node.func)
         if name in FLAGGED_CALLS:
             self.flags.append(f"line {node.lineno}: calls {name}")
+        if name == "getattr" and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
+            self.held.append(f"line {node.lineno}: getattr of a name that is computed")
+        if name in HELD_CALLS:
+            self.held.append(f"line {node.lineno}: calls {name}")
         if name == "ctypes.CDLL" and (
             not node.args or (isinstance(node.args[0], ast.Constant) and node.args[0].value is None)
         ):
@@ -162,14 +178,20 @@ class _Visitor(ast.NodeVisitor):
         root = module.split(".")[0]
         if root in REFUSED_IMPORTS:
             self._refuse(line, f"imports {root}: {REFUSED_IMPORTS[root]}")
+        if root in HARNESS:
+            self._refuse(line, f"imports {root}: the harness is none of a kernel's business")
         if root in FLAGGED_IMPORTS:
             self.flags.append(f"line {line}: imports {root}")
+        if root in HELD_IMPORTS:
+            self.held.append(f"line {line}: imports {root}")
 
     def _used(self, dotted: str, line: int) -> None:
         if dotted in REFUSED_CALLS:
             self._refuse(line, f"{dotted} {REFUSED_CALLS[dotted]}")
         if dotted in FLAGGED_NAMES:
             self.flags.append(f"line {line}: uses {dotted}")
+        if dotted in HELD_NAMES:
+            self.held.append(f"line {line}: uses {dotted}")
 
     def _refuse(self, line: int, why: str) -> None:
         self.refused = self.refused or f"line {line}: {why}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,37 +17,54 @@ from output_contract import problem_with
 
 perf_counter = time.perf_counter
 as_strided, index_select = torch.as_strided, torch.index_select
+copy_, index_copy_, unbind = torch.Tensor.copy_, torch.Tensor.index_copy_, torch.Tensor.unbind
 synchronize, Event = torch.cuda.synchronize, torch.cuda.Event
+record_event, elapsed_ms = Event.record, Event.elapsed_time
 CUDAGraph, on_stream, empty_cache = torch.cuda.CUDAGraph, torch.cuda.stream, torch.cuda.empty_cache
+replay_graph = CUDAGraph.replay
+
+
+@dataclass
+class Spikes:
+    """Elements of one call's input that are other than in its pool while the call runs."""
+
+    window: torch.Tensor  # flat
+    places: torch.Tensor
 
 
 @dataclass
 class Batch:
-    """Calls to be timed, and what shows that they were made."""
+    """Calls to be timed, and where what they compute must lie when the clock stops."""
 
     fn: Callable[..., torch.Tensor]
     calls: list[list[torch.Tensor | None]]
     options: dict[str, Any]
-    kept_at: set[int]
-    slot: torch.Tensor  # an output must look like it
-    index: torch.Tensor  # int64: the elements that must come with the answer
-    made: torch.Tensor  # [calls, elements]: those of every output, in an audit
+    checkable: dict[int, Spikes | None]  # the calls whose outputs are delivered: a few, in an audit all
+    rows: Sequence[torch.Tensor]  # the judge's memory, a row an output
     audit: bool
-    outs: list[torch.Tensor] = field(default_factory=list)  # the kept ones; in an audit the last
+    outs: list[torch.Tensor] = field(default_factory=list)  # delivered ones; in an audit the last
 
     def run(self) -> None:
-        fn, options, kept_at, outs = self.fn, self.options, self.kept_at, list[torch.Tensor]()
-        if self.audit:
-            for args, mark in zip(self.calls, self.made.unbind(), strict=True):
+        fn, options, checkable, rows, outs = self.fn, self.options, self.checkable, self.rows, list[torch.Tensor]()
+        for at, args in enumerate(self.calls):
+            if at not in checkable:
                 out = fn(*args, **options)
-                index_select(out.reshape(-1), 0, self.index, out=mark)
-            outs.append(out)
-        else:
-            for at, args in enumerate(self.calls):
+                continue
+            spikes = checkable[at]
+            if spikes is None:
                 out = fn(*args, **options)
-                if at in kept_at:
-                    outs.append(out)
-        self.outs = outs
+            else:
+                before = index_select(spikes.window, 0, spikes.places)
+                index_copy_(spikes.window, 0, spikes.places, arena.raised(before))
+                out = fn(*args, **options)
+                index_copy_(spikes.window, 0, spikes.places, before)
+            if self.audit:
+                copy_(rows[at], out)
+            else:
+                outs.append(out)  # delivered last, so that a buffer shared between calls is overwritten by then
+        for row, delivered in zip(rows, outs, strict=False):
+            copy_(row, delivered)
+        self.outs = outs or [out]
 
 
 class TimedCalls:
@@ -70,7 +87,7 @@ class TimedCalls:
             for pool in (p["pool"] for p in m["inputs"] if p is not None):
                 arena.view(self.flat, pool).view(torch.uint8)[:: mmap.PAGESIZE].sum()
         if self.empty:
-            self.nothing[m["name"]] = torch.zeros_like(arena.view(self.flat, m["outputs"][0]))
+            self.nothing[m["name"]] = torch.zeros_like(arena.view(self.flat, m["outputs"])[0])
         return {}
 
     def batch(self, m: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +98,7 @@ class TimedCalls:
         """The same calls, recorded in a graph for `replay`, so that a launch from Python costs the clock nothing."""
         # Where in memory the results lie makes a kernel faster or slower by per cents: every recording gets new places,
         # so that the median over a few tells of the kernel and not of its luck.
-        self.recorded, self.kept = None, {}
+        self.recorded = None
         empty_cache()
         batch, graph = self._prepare(m), CUDAGraph()
         self._sync()
@@ -100,19 +117,13 @@ class TimedCalls:
     def replay(self, _m: dict[str, Any]) -> dict[str, Any]:
         assert self.recorded is not None
         batch, graph = self.recorded
-        return self._timed(batch, graph.replay)
+        return self._timed(batch, lambda: replay_graph(graph))
 
     def _prepare(self, m: dict[str, Any]) -> Batch:
-        """`count` calls, each on windows of the pools that only the secret tells.
-
-        An audit asks for elements of every call's output, so that skipped calls show.
-        """
-        plan, count = self.plans[m["name"]], m["count"]
+        """`count` calls, each on windows of the pools that only the secret tells."""
+        plan, count, secret = self.plans[m["name"]], m["count"], m["secret"]
         pools, whole = plan["inputs"], [None if p is None else arena.view(self.flat, p["pool"]) for p in plan["inputs"]]
-        starts = [p["starts"] for p in pools if p is not None]
-        offsets, kept_at, probes = arena.schedule(
-            m["secret"], count, starts, plan["keep"], plan["probes"], plan["numel"]
-        )
+        offsets, kept_at = arena.schedule(secret, count, [p["starts"] for p in pools if p is not None], plan["keep"])
         calls = []
         for row in offsets:
             at, args = iter(row), []
@@ -127,38 +138,33 @@ class TimedCalls:
         if self.empty:
             nothing = self.nothing[m["name"]]
             fn = lambda *_inputs, **_options: nothing  # noqa: E731
-        slot = arena.view(self.flat, plan["outputs"][0])
-        index = torch.tensor(probes, dtype=torch.int64, device=self.flat.device)
-        # made beforehand: small results left between large ones would keep the allocator from using those again
-        made = torch.empty(count, len(probes), dtype=slot.dtype, device=slot.device)
-        return Batch(fn, calls, plan["options"], set(kept_at), slot, index, made, bool(m.get("audit")))
+        audit = bool(m.get("audit"))
+        checkable = {at: self._spikes(plan, secret, at, calls[at]) for at in (range(count) if audit else kept_at)}
+        rows = unbind(arena.view(self.flat, plan["outputs"]))
+        return Batch(fn, calls, plan["options"], checkable, rows, audit)
+
+    def _spikes(self, plan: dict[str, Any], secret: str, at: int, args: list[torch.Tensor | None]) -> Spikes | None:
+        spiked = None if plan["spiked"] is None else args[plan["spiked"]]
+        if spiked is None:
+            return None
+        return Spikes(spiked.view(-1), arena.spikes(secret, at, spiked.numel()).to(spiked.device))
 
     def _timed(self, batch: Batch, replay: Callable[[], None] | None = None) -> dict[str, Any]:
         self._sync()
         began, events = perf_counter(), None
         if self.gpu:
             events = (Event(enable_timing=True), Event(enable_timing=True))
-            events[0].record()
+            record_event(events[0])
         (replay or batch.run)()
         if events:
-            events[1].record()
+            record_event(events[1])
         self._sync()
-        seconds = events[0].elapsed_time(events[1]) / 1e3 if events else perf_counter() - began
+        seconds = elapsed_ms(*events) / 1e3 if events else perf_counter() - began
         for result in batch.outs:
-            problem = problem_with(result, batch.slot, self.flat)
+            problem = problem_with(result, batch.rows[0], self.flat)
             if problem:
                 return {"problem": problem}
-        self.kept = {str(at): out for at, out in enumerate(batch.outs)}
-        found = batch.made.reshape(-1)
-        if not batch.audit and len(batch.index):
-            found = torch.cat([out.reshape(-1)[batch.index] for out in batch.outs])
-        return {"seconds": seconds, "receipt": found.cpu().view(torch.uint8).numpy().tobytes().hex()}
-
-    def deliver(self, m: dict[str, Any]) -> dict[str, Any]:
-        for at, buffer in enumerate(self.plans[m["name"]]["outputs"][: len(self.kept)]):
-            arena.view(self.flat, buffer).copy_(self.kept[str(at)])
-        self._sync()
-        return {}
+        return {"seconds": seconds}
 
     def _sync(self) -> None:
         if self.gpu:

@@ -36,9 +36,9 @@ def _ready(compared: Comparison, side: str) -> Worker:
         try:
             for at in (0, 1):
                 worker.ask({"do": "forward", "set": at}, FORWARD_S)
-            worker.sweep()
-            if not compared.gpu:
-                worker.stop()
+            worker.stop()
+            if compared.gpu:
+                worker.resume()
             return worker
         except BaseException:
             worker.kill()

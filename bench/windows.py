@@ -2,6 +2,9 @@
 
 A window is the pool seen from another start, so every call has inputs of its own without a byte being written. Nothing
 can be remembered by address or content, nothing computed before the clock starts, and the cache is cold as in a model.
+
+Windows overlap. So that nothing can be remembered of a pool either (sums of its blocks, say), the largest input of a
+call that may be checked holds spikes at secret places while that call runs: who does not read it all is wrong.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from trials import Trial, draw
 from op import DTYPES, Case, Op
 
 KEEP = 3  # outputs of a batch that are kept, at places the candidate cannot know
-PROBES = 8  # elements of each that must come with the answer
 CPU_CAP, GPU_CAP = 256 << 20, 2 << 30
 CPU_USUAL = 96 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
 ALIGN_BYTES = 512
+AUDIT_CALLS, AUDIT_BYTES = (
+    2000,
+    {True: 256 << 20, False: 64 << 20},
+)  # calls whose outputs all find room, on a GPU or not
 
 
 @dataclass
@@ -36,11 +42,12 @@ class TimedCase:
     pools: list[Buffer | None]
     starts: list[int]
     shifts: list[int | None]  # by how much each pool's data is rolled since it was filled
-    numel: int
+    spiked: int | None  # which input holds spikes
     bytes_a_call: int  # inputs and output
     count: int = 1
-    overhead_s: float = 0.0  # what a batch of `count` calls costs the clock when the calls cost nothing
-    audit_overhead_s: float = 0.0  # the same for an audit
+    # What a batch of `count` calls costs when the calls cost nothing, by the judge's clock and the process's own:
+    overhead_s: tuple[float, float] = (0.0, 0.0)
+    audit_overhead_s: tuple[float, float] = (0.0, 0.0)  # the same for an audit
 
 
 def wanted_bytes(cache_bytes: int, gpu: bool) -> int:
@@ -56,9 +63,14 @@ def repeats(inputs: Any, wanted: int, gpu: bool) -> int:
     return max(2, min(max(3, -(-wanted // size)), (GPU_CAP if gpu else CPU_CAP) // size))
 
 
-def bytes_needed(inputs: Any, copies: int, out: torch.Tensor) -> int:
+def slots(out: torch.Tensor, gpu: bool) -> int:
+    """Outputs that the arena has room for: an audit delivers that many."""
+    return max(KEEP, min(AUDIT_CALLS, AUDIT_BYTES[gpu] // max(1, out.numel() * out.itemsize)))
+
+
+def bytes_needed(inputs: Any, copies: int, out: torch.Tensor, gpu: bool) -> int:
     size = sum(_pool_numel(t, copies) * t.itemsize + 2 * arena.GUARD + 2 * arena.ALIGN for t in inputs if t is not None)
-    return size + KEEP * (out.numel() * out.itemsize + 2 * arena.GUARD + 2 * arena.ALIGN)
+    return size + slots(out, gpu) * out.numel() * out.itemsize + 2 * arena.GUARD + 2 * arena.ALIGN
 
 
 def lay_out(
@@ -87,12 +99,19 @@ def lay_out(
                 "starts": starts[-1],
             }
         )
-    outputs = [block.slot(f"output {at}", out.shape, out.dtype) for at in range(KEEP)]
+    outputs = block.slot("the outputs (timed)", [slots(out, block.device.type == "cuda"), *out.shape], out.dtype)
+    spiked = _largest(inputs)
     order = {"do": "plan", "name": name, "inputs": told, "outputs": outputs, "options": dict(case.options)}
-    order |= {"keep": KEEP, "probes": PROBES, "numel": out.numel()}
+    order |= {"keep": KEEP, "spiked": spiked}
     used = sum(t.numel() * t.itemsize for t in (*inputs, out) if t is not None)
     shifts = [None if pool is None else 0 for pool in pools]
-    return TimedCase(name, case, weight, order, pools, starts, shifts, out.numel(), used)
+    return TimedCase(name, case, weight, order, pools, starts, shifts, spiked, used)
+
+
+def _largest(inputs: Any) -> int | None:
+    """The input that takes most reading."""
+    sizes = {at: t.numel() for at, t in enumerate(inputs) if t is not None and t.is_floating_point() and t.numel()}
+    return max(sizes, key=lambda at: sizes[at]) if sizes else None
 
 
 def _fill(pool: torch.Tensor, data: torch.Tensor) -> None:
@@ -127,7 +146,11 @@ def refresh(timed: TimedCase, block: Arena, rng: random.Random) -> None:
 
 
 def window(
-    timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...], shifts: Sequence[int | None]
+    timed: TimedCase,
+    pristine: torch.Tensor,
+    offsets: tuple[int, ...],
+    shifts: Sequence[int | None],
+    spikes: torch.Tensor | None = None,
 ) -> list[torch.Tensor | None]:
     """The inputs of one call, from the judge's own copy of the pools, as they lay when they were rolled by `shifts`."""
     at = iter(offsets)
@@ -142,6 +165,12 @@ def window(
                 lying = torch.roll(lying, back)
             base = lying.storage_offset() + next(at) * told["step"]
             found.append(torch.as_strided(lying, told["shape"], told["strides"], base))
+    if timed.spiked is not None and spikes is not None:
+        spiked = found[timed.spiked]
+        assert spiked is not None
+        found[timed.spiked] = spiked = spiked.clone()
+        places = spikes.to(spiked.device)
+        spiked.view(-1)[places] = arena.raised(spiked.view(-1)[places])
     return found
 
 
@@ -160,7 +189,7 @@ def prepare(
     for case, weight in cases:
         inputs = draw(op, Trial(case, DTYPES[dtype]), generator)
         made.append((case, weight, inputs, repeats(inputs, wanted, gpu), op.eager(*inputs, **case.options)))
-    need = sum(bytes_needed(inputs, copies, out) for _, _, inputs, copies, out in made)
+    need = sum(bytes_needed(inputs, copies, out, gpu) for _, _, inputs, copies, out in made)
     block = Arena(device, max(need, arena.CPU_BYTES) if not gpu else need)
     timed = [
         lay_out(f"case {at}", op, case, weight, inputs, copies, out, block)

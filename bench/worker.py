@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +13,8 @@ from typing import Any
 
 import torch
 import wire
+
+UNPRINTABLE = re.compile(r"[^\n\t\x20-\x7e\xa0-\u1fff\u2010-\u2027\u2030-\u205e\u2190-\uffef]")
 
 
 class WorkerFailed(Exception):
@@ -30,7 +34,7 @@ class Worker:
 
     def __init__(self, control: socket.socket, status: socket.socket, scratch: Path) -> None:
         self.control, self.status, self.scratch = control, status, scratch
-        self.pid = 0
+        self.pid, self.nonce = 0, ""
         self.sandbox = ""
 
     def await_keeper(self, timeout: float = 30.0) -> None:
@@ -47,28 +51,34 @@ class Worker:
     def tell(self, order: dict[str, Any], timeout: float) -> None:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # the judge's own inputs and poison must lie there before the candidate begins
+        self.nonce = os.urandom(8).hex()  # an answer written before the order is none
         try:
-            wire.send(self.control, order, timeout=timeout)
+            wire.send(self.control, {**order, "nonce": self.nonce}, timeout=timeout)
         except (wire.Closed, wire.TimedOut) as error:
             raise self._failure(error, timeout) from error
 
     def answer(self, timeout: float) -> dict[str, Any]:
         answer = self._receive(timeout)
+        if answer.get("nonce") != self.nonce:
+            raise WorkerFailed("crash", "the candidate's process answered what it was not asked")
         if "error" in answer:
             text = str(answer["error"])
             raise WorkerFailed("crash", f"out of memory: {text}" if answer.get("oom") else text)
         return answer
 
+    def freeze(self) -> None:
+        """At once, and no longer than until `resume`: its keeper would need another 0.1 ms."""
+        try:
+            os.kill(self.pid, signal.SIGSTOP)
+        except ProcessLookupError:
+            raise WorkerFailed("crash", "the candidate's process is gone") from None
+
     def stop(self) -> None:
-        """SIGSTOP: an idle contender must not share the processor with the one being timed."""
+        """SIGSTOP: an idle contender shares neither processor nor GPU with the one being timed, its helpers end."""
         self._order("stop")
 
     def resume(self) -> None:
         self._order("continue")
-
-    def sweep(self) -> int:
-        """Ends helper processes that the candidate started; none is needed once it is warm."""
-        return int(self._order("sweep").get("swept", 0))
 
     def kill(self) -> None:
         with contextlib.suppress(wire.Closed, wire.TimedOut, wire.BadMessage):
@@ -97,7 +107,7 @@ class Worker:
 
     def _receive(self, timeout: float) -> dict[str, Any]:
         try:
-            return wire.recv(self.control, timeout)
+            return {key: _plain(value) for key, value in wire.recv(self.control, timeout).items()}
         except (wire.Closed, wire.TimedOut, wire.BadMessage) as error:
             raise self._failure(error, timeout) from error
 
@@ -114,8 +124,13 @@ class Worker:
         return WorkerFailed("crash", "the candidate's process closed its connection")
 
 
+def _plain(value: Any) -> Any:
+    """A candidate's words reach terminals and prompts: nothing that moves a cursor or hides a line."""
+    return UNPRINTABLE.sub("?", value) if isinstance(value, str) else value
+
+
 def _obituary(news: dict[str, Any]) -> str:
-    ended, tail = news["ended"], str(news.get("tail", "")).strip()[-1500:]
+    ended, tail = news["ended"], _plain(str(news.get("tail", ""))).strip()[-1500:]
     if "signal" in ended:
         try:
             name = signal.Signals(ended["signal"]).name

@@ -135,6 +135,8 @@ class Pool:
             **kept,
             **THREADS_WAIT_QUIETLY,
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            # torch keeps precompiled headers under TMPDIR, which is new for each process: 5 s a round for nothing
+            "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
             **{k: str(v) for k, v in folders.items()},
         }
 

@@ -141,11 +141,10 @@ class Keeper:
     def _obey(self) -> bool:
         try:
             order = wire.recv(self.status, 5)["order"]
-            if order == "sweep":
-                wire.send(self.status, {"swept": self._end_descendants(spare=self.child)})
-                return True
             numbers = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
             self._signal(numbers[order])
+            if order == "stop":  # helper processes would run on beside whoever is timed next
+                self._end_descendants(spare=self.child)
             if order != "kill":
                 wire.send(self.status, {"done": order})
             return True

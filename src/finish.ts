@@ -1,8 +1,8 @@
 /** The end of a run: the kernels that beat what the model does today go in, and the whole model is proved. */
 
-import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Ending, modelSpeedup, reportText } from './core/report.ts'
+import { writeAtomically } from './effects/files.ts'
 import type { Judge } from './effects/judge.ts'
 import type { RunRepo } from './effects/repo.ts'
 import { ToolError } from './errors.ts'
@@ -34,9 +34,11 @@ export async function finishRun(state: State, finish: Finish): Promise<Ending> {
   const { worthy, leftOut } = admissible(targets, finish.profile)
   const plan = targets.map((t) => t.target)
   const activate = async (kernels: string[], why: string) =>
-    repo.commitFiles({ 'optimized/manifest.json': manifest(plan, kernels) }, why, new Date().toISOString())
+    repo.commitFiles({ 'optimized/manifest.json': manifest(plan, kernels) }, why, state.run.settledAt)
   const verify: Verify = (only, rounds, full) =>
-    judge.verify({ model, optimized: folder.worktree, only, rounds, nan_probe: full, compile: full }, signal)
+    judge.verify({ model, optimized: folder.worktree, only, rounds, nan_probe: full, compile: full }, signal).catch((error: unknown) => {
+      throw error instanceof ToolError && !signal.aborted ? new Unverified(error.message, { cause: error }) : error
+    })
 
   let admitted = worthy
   let verification: Verification | null = null
@@ -55,7 +57,7 @@ export async function finishRun(state: State, finish: Finish): Promise<Ending> {
     )
     if (admitted.length > 0) verification = await verify(null, FINAL_ROUNDS, true)
   }
-  const unverified = admitted.length > 0 ? await prove().then(() => null, whyNot(signal)) : null
+  const unverified = admitted.length > 0 ? await prove().then(() => null, whyNot) : null
   const ending: Ending = {
     state,
     model: finish.modelName,
@@ -66,20 +68,19 @@ export async function finishRun(state: State, finish: Finish): Promise<Ending> {
     unverified,
     sandbox: finish.sandbox,
   }
-  writeFileSync(
-    join(folder.root, 'ending.json'),
-    `${JSON.stringify({ admitted, leftOut, verification: ending.verification, unverified }, null, 2)}\n`,
-  )
-  writeFileSync(folder.report, reportText(ending))
+  const text = JSON.stringify({ admitted, leftOut, verification: ending.verification, unverified }, null, 2)
+  await writeAtomically(join(folder.root, 'ending.json'), `${text}\n`)
+  await writeAtomically(folder.report, reportText(ending)) // last: a run with a report is finished
   return ending
 }
 
+/** The judge could not; anything else that fails here ends the run, to be resumed. */
+class Unverified extends Error {}
+
 /** A judge that cannot verify leaves a report that says so; what the night measured is in it all the same. */
-function whyNot(signal: AbortSignal): (error: unknown) => string {
-  return (error) => {
-    if (!(error instanceof ToolError) || signal.aborted) throw error
-    return error.message
-  }
+function whyNot(error: unknown): string {
+  if (error instanceof Unverified) return error.message
+  throw error
 }
 
 /** Kernels faster, call for call, than what the profile saw the model spend on the same shapes. */

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { detectDevice } from './effects/device.ts'
 import { Judge } from './effects/judge.ts'
 import { ensurePython } from './effects/python.ts'
+import { deviceTurns } from './effects/turns.ts'
 import type { Io } from './io.ts'
 import type { Options } from './options.ts'
 import { packageRoot } from './package-root.ts'
@@ -23,7 +24,7 @@ export async function openRoom(options: Options, io: Io): Promise<Room> {
   }
 }
 
-export function startJudge(room: Room, log: string, allowTf32 = false): Judge {
+export function startJudge(room: Room, log: string, say: (line: string) => void, allowTf32 = false): Judge {
   return new Judge({
     python: room.python,
     script: join(packageRoot, 'bench', 'bench.py'),
@@ -31,5 +32,6 @@ export function startJudge(room: Room, log: string, allowTf32 = false): Judge {
     sandbox: room.sandbox,
     allowTf32,
     log,
+    takeTurn: deviceTurns(room.device, say),
   })
 }

@@ -2,6 +2,7 @@
 
 import { evidenceOf } from './core/evidence.ts'
 import { latency } from './core/judge.ts'
+import { find } from './core/known.ts'
 import { measures } from './core/slots.ts'
 import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
@@ -101,9 +102,12 @@ async function perform(
     }
     case 'settle': {
       const { experiment, message, wall, row } = effect
-      const tip = message === null ? await repo.reset() : await repo.keep(experiment, message, wall)
-      await ledger.append(message === null ? row : { ...row, commit: tip })
-      return { type: 'settled', number: experiment.number, tip }
+      if (message !== null) {
+        const tip = await repo.keep(experiment, message, wall, (commit) => ledger.append({ ...row, commit }))
+        return { type: 'settled', number: experiment.number, tip }
+      }
+      await ledger.append(row)
+      return { type: 'settled', number: experiment.number, tip: await repo.reset() }
     }
     case 'row':
       await ledger.append(effect.row)
@@ -205,7 +209,7 @@ async function requestFor(world: World, state: State, { id, target: name, repair
     baselines: target.baselines,
     attempts: target.attempts,
     inFlight,
-    tried: (hash) => run.sources[hash] !== undefined,
+    tried: (hash) => find(run.sources, hash) !== undefined,
     playbook: world.playbook(),
     steer: world.steer(),
     seed: run.rules.seed,

@@ -86,6 +86,8 @@ export async function commitStart(
     best: start,
     experiments: 0,
     counted: 0,
+    interrupted: 0,
+    settledAt: wall,
     elapsedMs: 0,
     idleMs: 0,
     asks: 0,
@@ -94,7 +96,7 @@ export async function commitStart(
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
     pace: { answerMs: null, verdictMs: null, sweepMs: null },
-    sources: {},
+    sources: [],
     stop: null,
   }
 }

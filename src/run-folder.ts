@@ -1,12 +1,14 @@
 /** The run folder .autokernel/runs/<run>/: where things are, and which runs there are. */
 import { existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
 import { basename, extname, join } from 'node:path'
+import { cannotWrite } from './effects/files.ts'
 import { EnvironmentError, UsageError } from './errors.ts'
 
 export type RunFolder = {
   name: string
   root: string
   events: string
+  starting: string // there while a start is under way
   plan: string
   profile: string
   worktree: string
@@ -29,6 +31,7 @@ export function runFolder(start: string, name: string): RunFolder {
     name,
     root,
     events: at('events.jsonl'),
+    starting: at('starting'),
     plan: at('plan.json'),
     profile: at('profile.json'),
     worktree: at('worktree'),
@@ -53,6 +56,8 @@ export function makeRunFolder(start: string, name: string): RunFolder {
     mkdirSync(folder.candidates, { recursive: true })
     writeFileSync(join(start, '.autokernel', '.gitignore'), '*\n')
   } catch (cause) {
+    const known = cannotWrite(start, cause)
+    if (known instanceof EnvironmentError) throw known
     const code = (cause as NodeJS.ErrnoException).code
     throw new EnvironmentError(`expected to write to ${start}, found ${code}; start in a folder you can write to, or pass -C DIR`, {
       cause,

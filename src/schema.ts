@@ -98,6 +98,7 @@ export const Check = z.object({
   detail: z.string(), // '' or the first failure: shape, dtype, index, expected, got, allowed
   quick: z.boolean(),
   flags: z.array(z.string()), // what the source scan found worth a closer look
+  held: z.string().nullable().default(null), // the flag for which a win is held instead of kept
   worst_of_tolerance: z.number().nullable(), // largest error as a fraction of what is allowed
   max_abs_err: z.number().nullable(),
   peak_mem_mb: z.number().nullable(),

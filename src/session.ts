@@ -1,8 +1,11 @@
 /** A run opened for work, new or resumed: its journal, repository, judge and state. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { basename } from 'node:path'
-import { replay } from './core/recover.ts'
-import { JournalFile } from './effects/journal.ts'
+import { finished, step } from './core/machine.ts'
+import { past, replay } from './core/recover.ts'
+import { rowsOf } from './core/rows.ts'
+import { writeAtomically } from './effects/files.ts'
+import { FORMAT, JournalFile } from './effects/journal.ts'
 import type { Judge } from './effects/judge.ts'
 import { profileModel } from './effects/profiler.ts'
 import { RunRepo } from './effects/repo.ts'
@@ -19,7 +22,7 @@ import { changedRules, readRules } from './rules.ts'
 import { allRuns, findRun, newRunName, type RunFolder, runFolder } from './run-folder.ts'
 import { type ModelSpec, Profile } from './schema.ts'
 import { type Start, startOf } from './session-start.ts'
-import type { State } from './types.ts'
+import type { Row, Rules, State } from './types.ts'
 
 export type Session = {
   room: Room
@@ -31,6 +34,7 @@ export type Session = {
   sandbox: string // what really confines the candidates, in the judge's words
   state: State
   events: number // already in the journal
+  rows: Row[] // that results.tsv must hold by now
 }
 
 export const modelName = (model: ModelSpec, profile: Profile): string => `${basename(model.file)} (${profile.model_class}, ${model.dtype})`
@@ -42,8 +46,6 @@ export async function chooseRun(options: Options, io: Io, now: Date): Promise<Ru
   const { file } = findModel(options.model, io.cwd)
   await findRepository(io.cwd)
   const folder = runFolder(io.cwd, options.run ?? newRunName(file, now, Math.random()))
-  if (existsSync(folder.events))
-    throw new UsageError(`run ${folder.name} exists already; go on with it: autokernel optimize --resume ${folder.name}`)
   return folder
 }
 
@@ -68,30 +70,43 @@ export async function newSession({ folder, io, opened }: Held, options: Options,
   for (const target of targets) starterFile(target.op, target.backend)
   io.say(profileTable(profile, targets))
   if (options['dry-run']) return null
-  const judge = opened.add(startJudge(room, folder.judgeLog, options['allow-tf32']), (each) => each.close())
+  const judge = opened.add(startJudge(room, folder.judgeLog, io.say, options['allow-tf32']), (each) => each.close())
   const hello = await judge.hello()
-  const repo = await RunRepo.create(repository, folder.name, folder.worktree)
+  const begun = existsSync(folder.starting)
+  await writeAtomically(folder.starting, `${repository.head}\n`) // from here on the branch of that name is ours, journal or not
+  const repo = await RunRepo.create(repository, folder.name, folder.worktree, begun)
   const run = await commitStart(repo, folder, profile, targets, hello, rules, startedAt.toISOString())
   const { python: _, ...portable } = room
   const start: Start = { run, model, room: portable, allow_tf32: options['allow-tf32'] ?? false }
-  const journal = opened.add(await JournalFile.create(folder.events, { format: 1, run: folder.name, start }), (each) => each.close())
-  return { room, model, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0 }
+  const journal = opened.add(await JournalFile.create(folder.events, { format: FORMAT, run: folder.name, start }), (each) => each.close())
+  rmSync(folder.starting)
+  return { room, model, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0, rows: [] }
 }
 
-export async function resumedSession({ folder, io, opened }: Held, options: Options): Promise<Session> {
+/** Null when the run is finished and nothing asks for more. */
+export async function resumedSession({ folder, io, opened }: Held, options: Options): Promise<Session | null> {
   const repository = await findRepository(io.cwd)
   const { journal, recorded } = await JournalFile.resume(folder.events)
   opened.add(journal, (each) => each.close())
   const start = startOf(recorded.header, folder)
+  const { state: before, candidates } = past(start.run, recorded.events)
+  const rules = changedRules(before.run.rules, options)
+  if (existsSync(folder.report) && nothingLeft(before, rules)) {
+    io.print(
+      `run ${folder.name} is finished (${before.run.stop?.detail}): ${folder.report}; it goes on with more --hours or --max-experiments`,
+    )
+    return null
+  }
   const { python } = await openRoom({ ...options, device: start.room.device }, io)
   const room: Room = { ...start.room, python }
-  const judge = opened.add(startJudge(room, folder.judgeLog, start.allow_tf32), (each) => each.close())
+  const judge = opened.add(startJudge(room, folder.judgeLog, io.say, start.allow_tf32), (each) => each.close())
   const hello = await judge.hello()
   if (hello.judge_hash !== start.run.judgeHash)
     io.say('note: the judge has changed since this run began; rows from before and after are not comparable')
-  const repo = await RunRepo.open(repository, folder.name, folder.worktree)
-  const before = replay(start.run, recorded.events)
-  const state: State = { ...before, run: { ...before.run, rules: changedRules(before.run.rules, options) } }
+  const repo = await RunRepo.open(repository, folder.name, folder.worktree, before.run.best)
+  await repo.restore(candidates)
+  rmSync(folder.report, { force: true }) // unfinished again
+  const state: State = { ...before, run: { ...before.run, rules } }
   const profile = Profile.parse(JSON.parse(readFileSync(folder.profile, 'utf8')))
   io.say(`resuming ${folder.name}: ${state.run.counted} experiments so far`)
   if (state.paused) io.say('it was paused when it ended; it goes on now (autokernel pause holds it again)')
@@ -105,7 +120,14 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
     sandbox: hello.sandbox,
     state,
     events: recorded.events.length,
+    rows: rowsOf(start.run, recorded.events),
   }
+}
+
+function nothingLeft(state: State, rules: Rules): boolean {
+  const started = { type: 'started', rules, seq: 0, at: state.run.elapsedMs, wall: state.run.settledAt } as const
+  const next = step(state, started).state
+  return finished(next) && next.judging.phase === 'idle'
 }
 
 function newestUnfinished(io: Io): RunFolder {

@@ -1,4 +1,5 @@
 /** The nouns: what a run works on, what can happen, what is to be done, and the ports through which it is done. */
+import type { Known } from './core/known.ts'
 import type { Check, CommitSha, Compiler, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
 
 export type { Target } from './schema.ts'
@@ -43,7 +44,14 @@ export type Answer =
   | ({ kind: 'unavailable'; why: string } & Bill) // the provider is down for now; ask again later
   | { kind: 'refused'; why: string } // credentials or money: ends the run, exit 4
 
-export type Experiment = { number: number; proposal: Proposal; commit: CommitSha; parent: CommitSha; startedAt: number }
+export type Experiment = {
+  number: number
+  proposal: Proposal
+  commit: CommitSha
+  parent: CommitSha
+  startedAt: number
+  cuts: number // how often a crash has cut off its measurement
+}
 
 export type Verdict =
   | { kind: 'keep'; gain: Interval; pairs: number }
@@ -133,6 +141,8 @@ export type Run = {
   best: CommitSha // tip of the run's branch
   experiments: number // numbers given out so far
   counted: number // experiments with a verdict
+  interrupted: number // of these, how many no budget pays for: the judge or the machine failed, not the idea
+  settledAt: string // when the last verdict was in, ISO 8601; the date of what is committed at the end
   elapsedMs: number
   idleMs: number // of it, in which the device had nothing to measure
   asks: number // numbers given out so far
@@ -141,7 +151,7 @@ export type Run = {
   turns: number
   dearest: Bill // the most that one answer has cost
   pace: { answerMs: number | null; verdictMs: number | null; sweepMs: number | null } // a verdict with its sweep; moving averages
-  sources: Record<string, number> // normalized source hash -> experiment
+  sources: Known // normalized source hash -> experiment
   stop: { reason: StopReason; detail: string; now: boolean } | null // now: whatever is being judged is left for a resumed run
 }
 
@@ -161,7 +171,7 @@ export type State = {
   judging:
     | { phase: 'idle' }
     | { phase: 'baselining'; target: string }
-    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
+    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string; cuts: number }
     | { phase: 'committing'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'checking'; experiment: Experiment }
     | { phase: 'timing'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing | null }
@@ -175,6 +185,7 @@ export type State = {
         row: Row
         message: string | null
         wall: string
+        rows: Row[] // of answers that came meanwhile: they are written after this one's
       }
 }
 
@@ -277,8 +288,11 @@ export interface Evaluator {
 export interface Repo {
   /** Commits a candidate under refs/autokernel/<run>/<number>; the same inputs give the same id. */
   candidate(number: number, proposal: Proposal, parent: CommitSha, wall: string): Promise<CommitSha>
-  /** Advances the run's branch from the experiment's parent by one commit with the candidate's tree; compare-and-swap. Resolves to the new tip. */
-  keep(experiment: Experiment, message: string, wall: string): Promise<CommitSha>
+  /**
+   * Advances the run's branch from the experiment's parent by one commit with the candidate's tree; compare-and-swap.
+   * `record` is awaited before the branch moves: no kept commit without its row. Resolves to the new tip.
+   */
+  keep(experiment: Experiment, message: string, wall: string, record: (commit: CommitSha) => Promise<void>): Promise<CommitSha>
   /** git reset --hard of the run's own worktree to the branch's tip, which it resolves to. */
   reset(): Promise<CommitSha>
   /** Text of optimized/<kernel>/kernel.py at a commit. */

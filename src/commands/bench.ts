@@ -16,7 +16,7 @@ export async function bench(file: string, options: Options, io: Io): Promise<num
   const target = await askedTarget(path, options, io)
   const room = await openRoom(options, io)
   const scratch = mkdtempSync(join(tmpdir(), 'autokernel-bench-'))
-  const judge = startJudge(room, join(scratch, 'judge.log'), options['allow-tf32'])
+  const judge = startJudge(room, join(scratch, 'judge.log'), io.say, options['allow-tf32'])
   try {
     const hello = await judge.hello()
     if (!hello.ops.includes(target.op) && target.op_file === null)

@@ -37,7 +37,7 @@ export async function doctor(options: Options, io: Io): Promise<number> {
   if (room instanceof Error) note({ what: 'python', ok: false, found: room.message, fix: null })
   else {
     note({ what: 'python', ok: true, found: room.python, fix: null })
-    for (const finding of await asked(room)) note(finding)
+    for (const finding of await asked(room, io.say)) note(finding)
   }
   const key = ['ANTHROPIC_API_KEY', 'OPENAI_API_KEY'].filter((name) => io.env[name])
   note({
@@ -51,9 +51,9 @@ export async function doctor(options: Options, io: Io): Promise<number> {
 }
 
 /** What the judge itself says of the device and of what confines a candidate. */
-async function asked(room: Room): Promise<Finding[]> {
+async function asked(room: Room, say: (line: string) => void): Promise<Finding[]> {
   const scratch = mkdtempSync(join(tmpdir(), 'autokernel-doctor-'))
-  const judge = startJudge(room, join(scratch, 'judge.log'))
+  const judge = startJudge(room, join(scratch, 'judge.log'), say)
   try {
     const hello: Hello = await judge.hello()
     const { device, sandbox } = hello

@@ -1,5 +1,5 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { settleAgents } from '../agent-list.ts'
 import { chooseAgent } from '../choose-agent.ts'
@@ -7,6 +7,7 @@ import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
 import { writtenHash } from '../core/source-hash.ts'
 import type { Order } from '../effects/control.ts'
+import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { withFiles } from '../effects/temporary.ts'
 import { watchTexts } from '../effects/watch.ts'
@@ -22,7 +23,7 @@ import { packageRoot } from '../package-root.ts'
 import { performer } from '../perform.ts'
 import { watchRun } from '../progress.ts'
 import { RunClock } from '../run-clock.ts'
-import type { RunFolder } from '../run-folder.ts'
+import { type RunFolder, runFolder } from '../run-folder.ts'
 import type { CommitSha } from '../schema.ts'
 import { chooseRun, modelName, newSession, resumedSession, type Session } from '../session.ts'
 import type { Bill, Event, Happened, State } from '../types.ts'
@@ -31,7 +32,8 @@ import type { Interruption } from './index.ts'
 
 export async function optimize(given: Options, io: Io, interruption: Interruption): Promise<number> {
   const began = performance.now()
-  const options = given.resume === undefined ? settleAgents(given, io) : given
+  const resume = given.resume ?? existingRun(given, io)
+  const options = resume === undefined ? settleAgents(given, io) : { ...given, resume }
   const now = new Date()
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
@@ -46,6 +48,11 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
   })
 }
 
+/** --run with the name of a run that is there already goes on with it. */
+function existingRun({ run }: Options, io: Io): string | undefined {
+  return run !== undefined && existsSync(runFolder(io.cwd, run).events) ? run : undefined
+}
+
 /** Everything between the plan and the last verdict. */
 async function work(session: Session, held: Held, options: Options, interrupted: AbortSignal, began: number): Promise<State> {
   const { repo, judge, state } = session
@@ -54,8 +61,10 @@ async function work(session: Session, held: Held, options: Options, interrupted:
   const opened = new Opened()
   opened.add(inbox.hold(), (letGo) => letGo())
   const clock = opened.add(new RunClock(state.run.elapsedMs, session.events, began), (each) => each.close())
+  const underWay = state.judging.phase === 'settling' ? state.judging.row : null
+  const due = session.events > 0 ? { rows: session.rows, underWay } : null
   try {
-    const ledger = opened.add(await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name), (each) => each.close())
+    const ledger = opened.add(await LedgerFile.open(join(io.cwd, 'results.tsv'), folder.name, due), (each) => each.close())
     const texts = opened.add(await watchTexts({ playbook: join(packageRoot, 'program.md'), steer: folder.steer }), (each) => each.close())
     let latest = state
     const { rules } = state.run
@@ -162,6 +171,6 @@ function verdictText({ experiment, verdict }: State['judging'] & { phase: 'settl
 /** The very bytes of the commit, in a file that the judge copies and hashes. */
 async function candidateFile({ repo }: Session, folder: RunFolder, commit: CommitSha, kernel: string): Promise<string> {
   const path = join(folder.candidates, `${commit.slice(0, 16)}-${kernel}.py`)
-  if (!existsSync(path)) writeFileSync(path, await repo.source(commit, kernel))
+  if (!existsSync(path)) await writeAtomically(path, await repo.source(commit, kernel)) // half of one would be judged for the whole
   return path
 }

@@ -34,7 +34,7 @@ export async function rerun(text: string, options: Options, io: Io): Promise<num
   const { git } = await findRepository(io.cwd)
   const room = { ...start.room, python: (await openRoom({ ...options, device: start.room.device }, io)).python }
   const scratch = mkdtempSync(join(tmpdir(), 'autokernel-rerun-'))
-  const judge = startJudge({ ...room, sandbox: options.sandbox ?? room.sandbox }, join(scratch, 'judge.log'), start.allow_tf32)
+  const judge = startJudge({ ...room, sandbox: options.sandbox ?? room.sandbox }, join(scratch, 'judge.log'), io.say, start.allow_tf32)
   try {
     const side = async (name: string, commit: string): Promise<Side & { kind: 'file' }> => {
       const path = join(scratch, `${name}.py`)

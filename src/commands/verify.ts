@@ -1,6 +1,7 @@
 /** autokernel verify: the whole model of a run again, original against optimized, in fresh processes. */
 import { modelSpeedup } from '../core/report.ts'
 import { readJournal } from '../effects/journal.ts'
+import { takeRunLock } from '../effects/lock.ts'
 import { RunRepo } from '../effects/repo.ts'
 import { findRepository } from '../effects/repository.ts'
 import type { Io } from '../io.ts'
@@ -16,8 +17,9 @@ export async function verify(name: string | undefined, options: Options, io: Io)
   const { header } = await readJournal(folder.events)
   const start = startOf(header, folder)
   const room = { ...start.room, python: (await openRoom({ ...options, device: start.room.device }, io)).python }
-  await RunRepo.open(await findRepository(io.cwd), folder.name, folder.worktree)
-  const judge = startJudge(room, folder.judgeLog, start.allow_tf32)
+  const lock = takeRunLock(folder.root) // a run that is going on moves the worktree under us
+  await RunRepo.open(await findRepository(io.cwd), folder.name, folder.worktree, null)
+  const judge = startJudge(room, folder.judgeLog, io.say, start.allow_tf32)
   try {
     io.say(`verifying ${folder.name}: original against optimized, ${ROUNDS} pairs of fresh processes ...`)
     const verification = await judge.verify({
@@ -50,5 +52,6 @@ export async function verify(name: string | undefined, options: Options, io: Io)
     return verification.verdict === 'fail' ? 6 : 0
   } finally {
     await judge.close()
+    lock.release()
   }
 }

@@ -1,6 +1,7 @@
 /** What an agent's answer leads to: an idea to judge, a row that says why not, or a pause. */
-import type { Effect, Event, Experiment, Proposal, Repair, State, Verdict } from '../types.ts'
+import type { Effect, Event, Experiment, Proposal, Repair, Row, State, Verdict } from '../types.ts'
 import { average, put, remember, spend, targetOf } from './edit.ts'
+import { find } from './known.ts'
 import { experimentRow } from './record.ts'
 import { beingJudged } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
@@ -50,7 +51,7 @@ export function answered(before: State, event: Answered): Step {
 function proposed(state: State, proposal: Proposal, repair: boolean, event: Answered): Step {
   const { ready } = state.proposing
   const hash = normalizedHash(proposal.source)
-  const earlier = state.run.sources[hash]
+  const earlier = find(state.run.sources, hash)
   const waiting = ready.find((idea) => normalizedHash(idea.source) === hash)
   // A free one costs nothing to have again, and then whoever had it knows of its twin.
   if (waiting && proposal.disposable) return only(state)
@@ -66,13 +67,20 @@ function proposed(state: State, proposal: Proposal, repair: boolean, event: Answ
 function invalid(state: State, proposal: Proposal, why: string, event: Event): Step {
   const number = state.run.experiments + 1
   const parent = state.run.best
-  const experiment: Experiment = { number, proposal, commit: parent, parent, startedAt: event.at }
+  const experiment: Experiment = { number, proposal, commit: parent, parent, startedAt: event.at, cuts: 0 }
   const verdict: Verdict = { kind: 'discard', why: 'invalid', gain: null, detail: why }
   const nothing = { check: null, rounds: [], confirmed: null }
   const row = experimentRow(state.run, targetOf(state.run, proposal.target), experiment, verdict, nothing, event)
   const paid = spend(state, proposal)
   const counted = { ...paid, run: { ...paid.run, experiments: number, counted: paid.run.counted + 1 } }
-  return { state: remember(counted, experiment, verdict, null), effects: [{ type: 'row', row: { ...row, commit: null } }] }
+  return withRow(remember(counted, experiment, verdict, null), { ...row, commit: null })
+}
+
+/** Rows stand in the order of their events, also after a crash: one that must wait for a verdict's is written when that is. */
+function withRow(state: State, row: Row): Step {
+  const { judging } = state
+  if (judging.phase !== 'settling') return { state, effects: [{ type: 'row', row }] }
+  return only({ ...state, judging: { ...judging, rows: [...judging.rows, row] } })
 }
 
 /** Sends a candidate that failed back to whoever wrote it, a few times at most. */

@@ -40,7 +40,7 @@ function wanted({ rules, pace: { answerMs, verdictMs } }: Run): number {
 /** Which budget leaves no room for another idea, or null. */
 export function spent(run: Run): StopReason | null {
   const { rules } = run
-  if (rules.maxExperiments !== null && run.experiments >= rules.maxExperiments) return 'max-experiments'
+  if (rules.maxExperiments !== null && run.experiments - run.interrupted >= rules.maxExperiments) return 'max-experiments'
   return rules.freeFallback ? null : moneySpent(run)
 }
 
@@ -52,7 +52,7 @@ export function moneySpent({ rules, costUsd, tokens, turns }: Run): 'max-cost' |
 
 /** Would one more still stay inside the budgets when all that fly come back as dear as the dearest? Alone it may: by one call a limit is passed. */
 function fits({ rules, ...run }: Run, flying: number, ready: number): boolean {
-  if (rules.maxExperiments !== null && run.experiments + ready + flying >= rules.maxExperiments) return false
+  if (rules.maxExperiments !== null && run.experiments - run.interrupted + ready + flying >= rules.maxExperiments) return false
   if (flying === 0) return true
   const { costUsd, tokens } = run.turns > 0 ? run.dearest : { costUsd: Number.POSITIVE_INFINITY, tokens: Number.POSITIVE_INFINITY }
   if (rules.maxCostUsd !== null && run.costUsd + flying * costUsd >= rules.maxCostUsd) return false

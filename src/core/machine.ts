@@ -5,13 +5,16 @@ import { answered, proceed, withRepair } from './answers.ts'
 import { average, put, remember, targetOf, tick } from './edit.ts'
 import { evidenceOf } from './evidence.ts'
 import { beatsPhysics, decide } from './judge.ts'
+import { add } from './known.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
 import { fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
-import { swept } from './sweep.ts'
+import { swept, unswept } from './sweep.ts'
 
 export type Step = { state: State; effects: Effect[] }
 type On<T extends Event['type']> = Event & { type: T }
+
+const MAX_CUTS = 2 // a measurement that takes the machine down may well do so each time
 
 export function initialState(run: Run): State {
   return { run, paused: false, proposing: { asked: [], ready: [], repairs: [], waiting: null }, judging: { phase: 'idle' } }
@@ -37,7 +40,7 @@ function react(state: State, event: Event): Step {
   if ('number' in event && event.number !== number) return only(state)
   switch (event.type) {
     case 'started':
-      return { state: { ...state, paused: false, run: { ...state.run, rules: event.rules, stop: null } }, effects: pending(state) }
+      return restarted(state, event)
     case 'baselined':
       return baselined(state, event)
     case 'answered':
@@ -73,6 +76,30 @@ function react(state: State, event: Event): Step {
   }
 }
 
+/** The first start, or one after a stop or a crash. What a crash cut off is measured again; cut off twice, that is its verdict. */
+function restarted(state: State, event: On<'started'>): Step {
+  const { judging } = state
+  const crashed = state.run.stop === null && !state.paused // whoever stops in order says so in the journal, and a pause cuts nothing off
+  const { rules } = event
+  const late = rules.runMs !== null && state.run.elapsedMs >= rules.runMs
+  const stop = late ? ({ reason: 'hours', detail: 'the time is up', now: true } as const) : null
+  const fresh: State = { ...state, paused: false, run: { ...state.run, rules, stop } }
+  const cuttable =
+    judging.phase === 'sweeping' || judging.phase === 'checking' || judging.phase === 'timing' || judging.phase === 'confirming'
+  if (!crashed || !cuttable) return { state: fresh, effects: late ? [] : pending(fresh) }
+  if (judging.phase === 'sweeping') {
+    const swept: State = { ...fresh, judging: { ...judging, cuts: judging.cuts + 1 } }
+    const next = judging.cuts + 1 < MAX_CUTS ? swept : { ...fresh, judging: unswept(judging) } // it may be the sweep that brings the machine down
+    return { state: next, effects: late ? [] : pending(next) }
+  }
+  const experiment = { ...judging.experiment, cuts: judging.experiment.cuts + 1 }
+  const again: State = { ...fresh, judging: { ...judging, experiment } }
+  if (experiment.cuts < MAX_CUTS) return { state: again, effects: late ? [] : pending(again) }
+  const verdict = failed('interrupted', `its measurement was cut off ${experiment.cuts} times by a crash of the run or the machine`)
+  const cut = settle(again, experiment, verdict, measuredSoFar(judging), event)
+  return { state: cut.state, effects: [...cut.effects, ...pending({ ...cut.state, judging: { phase: 'idle' } })] }
+}
+
 function baselined(state: State, event: On<'baselined'>): Step {
   if (state.judging.phase !== 'baselining' || state.judging.target !== event.target) return only(state)
   const before = targetOf(state.run, event.target)
@@ -87,8 +114,8 @@ function committed(state: State, event: On<'committed'>): Step {
   const { judging, run } = state
   if (judging.phase !== 'committing') return only(state)
   const { number, proposal, parent, startedAt } = judging
-  const experiment: Experiment = { number, proposal, commit: event.commit, parent, startedAt }
-  const known = { ...run, sources: { ...run.sources, [normalizedHash(proposal.source)]: number } }
+  const experiment: Experiment = { number, proposal, commit: event.commit, parent, startedAt, cuts: 0 }
+  const known = { ...run, sources: add(run.sources, normalizedHash(proposal.source), number) }
   return {
     state: { ...state, run: known, judging: { phase: 'checking', experiment } },
     effects: [{ type: 'check', experiment, target: targetOf(run, proposal.target).target }],
@@ -126,8 +153,8 @@ function weigh(state: State, event: Event): Step {
   const trusted =
     baselines && Math.min(...[baselines.eager, baselines.vendor, baselines.compile].map((b) => b?.us ?? Number.POSITIVE_INFINITY))
   const impossible = us !== undefined && baselines ? beatsPhysics(us, baselines.roofline.limit_us, trusted) : null
-  if (impossible)
-    return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: impossible }, measured, event)
+  const odd = impossible ?? (check.held && `it wins, and its source needs a person's look: ${check.held}`)
+  if (odd) return settle(state, experiment, { kind: 'hold', why: 'suspect', gain: verdict.gain, detail: odd }, measured, event)
   return {
     state: { ...state, judging: { phase: 'confirming', experiment, check, rounds, timing, verdict } },
     effects: [{ type: 'confirm', experiment, target, start: startCommit }],
@@ -140,11 +167,11 @@ function declined(state: State, event: On<'declined'>): Step {
   if (judging.phase === 'confirming')
     return settle(state, judging.experiment, judging.verdict, { check: judging.check, rounds: judging.rounds, confirmed: null }, event)
   if (judging.phase !== 'checking' && judging.phase !== 'timing') return only(state)
-  const measured: Measured =
-    judging.phase === 'timing'
-      ? { check: judging.check, rounds: judging.rounds, confirmed: null }
-      : { check: null, rounds: [], confirmed: null }
-  return settle(state, judging.experiment, failed('interrupted', event.detail), measured, event)
+  return settle(state, judging.experiment, failed('interrupted', event.detail), measuredSoFar(judging), event)
+}
+
+function measuredSoFar(judging: State['judging']): Measured {
+  return { check: 'check' in judging ? judging.check : null, rounds: 'rounds' in judging ? judging.rounds : [], confirmed: null }
 }
 
 /** The verdict is known: one effect moves git and writes the row, in that order. */
@@ -155,19 +182,19 @@ function settle(state: State, experiment: Experiment, verdict: Verdict, measured
   const latency = verdict.kind === 'keep' ? candidateLatency(measured, target.target.shapes) : target.latency
   const evidence = evidenceOf(measured.check?.compiler ?? null, measured.rounds, 'candidate', target.target.shapes)
   return {
-    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, evidence, row, message, wall } },
+    state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, evidence, row, message, wall, rows: [] } },
     effects: [{ type: 'settle', experiment, verdict, row, message, wall }],
   }
 }
 
-function settled(state: State, { tip, at }: On<'settled'>): Step {
+function settled(state: State, { tip, at, wall }: On<'settled'>): Step {
   if (state.judging.phase !== 'settling') return only(state)
-  const { experiment, verdict, latency, evidence } = state.judging
+  const { experiment, verdict, latency, evidence, rows } = state.judging
   const remembered = remember(state, experiment, verdict, evidence)
   const target = targetOf(remembered.run, experiment.proposal.target)
   const kept = verdict.kind === 'keep'
   // A repair is one more try of an idea that has counted already.
-  const counts = !(verdict.kind === 'discard' && verdict.why === 'interrupted') && !experiment.proposal.thread?.repairs
+  const counts = !wasCut(verdict) && !experiment.proposal.thread?.repairs
   const next = put(remembered, {
     ...target,
     latency,
@@ -176,10 +203,17 @@ function settled(state: State, { tip, at }: On<'settled'>): Step {
     keeps: target.keeps + (kept ? 1 : 0),
     discardsInARow: kept ? 0 : target.discardsInARow + (counts ? 1 : 0),
   })
-  const { pace } = next.run
-  const verdictMs = average(pace.verdictMs, at - experiment.startedAt)
-  const run = { ...next.run, best: tip, counted: next.run.counted + 1, pace: { ...pace, verdictMs } }
-  return only(withRepair(proceed({ ...next, run, judging: { phase: 'idle' } }, 'verdict'), experiment, verdict))
+  const { pace, counted, interrupted } = next.run
+  const run: Run = {
+    ...next.run,
+    best: tip,
+    counted: counted + 1,
+    interrupted: interrupted + (wasCut(verdict) ? 1 : 0),
+    settledAt: wall,
+    pace: { ...pace, verdictMs: average(pace.verdictMs, at - experiment.startedAt) },
+  }
+  const free = proceed({ ...next, run, judging: { phase: 'idle' } }, 'verdict')
+  return { state: withRepair(free, experiment, verdict), effects: rows.map((row) => ({ type: 'row', row })) }
 }
 
 /**
@@ -204,5 +238,7 @@ function goOn(state: State): Step {
 function failed(kind: Exclude<Check['verdict'], 'pass'> | 'interrupted', detail: string): Verdict {
   return kind === 'suspect' ? { kind: 'hold', why: 'suspect', gain: null, detail } : { kind: 'discard', why: kind, gain: null, detail }
 }
+
+const wasCut = (verdict: Verdict): boolean => verdict.kind === 'discard' && verdict.why === 'interrupted'
 
 const only = (state: State): Step => ({ state, effects: [] })

@@ -3,6 +3,7 @@ import type { Effect, Proposal, Run, State } from '../types.ts'
 import { leaveReason, nextTarget } from './advance.ts'
 import { spent, startAsking } from './asking.ts'
 import { enter, leave, targetOf } from './edit.ts'
+import { decide } from './judge.ts'
 import { sweepEffect, untried } from './sweep.ts'
 
 type Step = { state: State; effects: Effect[] }
@@ -32,8 +33,12 @@ export function pending(state: State): Effect[] {
     effects.push({ type: 'commit', number: judging.number, proposal: judging.proposal, parent: judging.parent, wall: judging.wall })
   if (judging.phase === 'checking')
     effects.push({ type: 'check', experiment: judging.experiment, target: target(judging.experiment.proposal.target) })
-  if (judging.phase === 'timing')
-    effects.push({ type: 'time', experiment: judging.experiment, target: target(judging.experiment.proposal.target), rounds: 1 })
+  if (judging.phase === 'timing') {
+    const timed = target(judging.experiment.proposal.target)
+    const decision = decide(judging.rounds, timed.shapes, run.rules) // a verdict only when the rules have changed meanwhile
+    const rounds = decision.kind === 'more' ? decision.rounds : 1
+    effects.push({ type: 'time', experiment: judging.experiment, target: timed, rounds })
+  }
   if (judging.phase === 'confirming') {
     const name = judging.experiment.proposal.target
     effects.push({ type: 'confirm', experiment: judging.experiment, target: target(name), start: targetOf(run, name).startCommit })
@@ -97,7 +102,7 @@ function startJudging(state: State, at: number, wall: string): Step {
   const begun = { number, proposal: { ...proposal, sweep: untried(run, proposal, ready) }, parent, startedAt: at, wall }
   const judged = { ...state, run: { ...run, experiments: number }, proposing: { ...proposing, ready } }
   if (begun.proposal.sweep.length > 0)
-    return { state: { ...judged, judging: { phase: 'sweeping', ...begun } }, effects: [sweepEffect(run, begun)] }
+    return { state: { ...judged, judging: { phase: 'sweeping', ...begun, cuts: 0 } }, effects: [sweepEffect(run, begun)] }
   return { state: { ...judged, judging: { phase: 'committing', ...begun } }, effects: [{ type: 'commit', number, proposal, parent, wall }] }
 }
 

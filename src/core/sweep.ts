@@ -1,6 +1,7 @@
 /** Settings of one idea against each other: which are tried, who runs in the next heat, and which of them is the experiment. */
 import type { Effect, Event, Proposal, Quick, Request, Run, Setting, State } from '../types.ts'
 import { average, targetOf } from './edit.ts'
+import { add, find } from './known.ts'
 import { neighbours } from './neighbourhood.ts'
 import { oneLine } from './patch.ts'
 import { normalizedHash } from './source-hash.ts'
@@ -40,7 +41,7 @@ export function untried(run: Run, { source, sweep }: Proposal, waiting: Proposal
   const taken = new Set(waiting.map((idea) => normalizedHash(idea.source)))
   return sweep.filter(({ values }) => {
     const hash = normalizedHash(applyTunables(source, values))
-    return run.sources[hash] === undefined && !taken.has(hash)
+    return find(run.sources, hash) === undefined && !taken.has(hash)
   })
 }
 
@@ -71,15 +72,20 @@ export function swept(state: State, sweeping: Sweeping, event: Event & { type: '
   const all = [written, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
   const best = all.reduce((a, b) => (worth(b.quick) > worth(a.quick) ? b : a))
   const timed = all.filter(({ quick }) => quick !== null)
-  const sources = Object.fromEntries(timed.map(({ values }) => [normalizedHash(applyTunables(proposal.source, values)), number]))
+  const hashes = timed.map(({ values }) => normalizedHash(applyTunables(proposal.source, values)))
   const source = applyTunables(proposal.source, best.values)
   const chosen: Proposal = { ...proposal, source, hypothesis: best.hypothesis, sweep: timed, written: proposal.source }
   const pace = { ...state.run.pace, sweepMs: average(state.run.pace.sweepMs, event.at - startedAt) }
-  const run = { ...state.run, pace, sources: { ...state.run.sources, ...sources } }
+  const run = { ...state.run, pace, sources: hashes.reduce((known, hash) => add(known, hash, number), state.run.sources) }
   return {
     state: { ...state, run, judging: { phase: 'committing', number, proposal: chosen, parent, startedAt, wall } },
     effects: [{ type: 'commit', number, proposal: chosen, parent, wall }],
   }
+}
+
+/** Goes on as written. */
+export function unswept({ number, proposal, parent, startedAt, wall }: Sweeping): State['judging'] & { phase: 'committing' } {
+  return { phase: 'committing', number, proposal: { ...proposal, sweep: [] }, parent, startedAt, wall }
 }
 
 /** Who came further counts more: a mean of four rounds is worth believing where one lucky round is not. */

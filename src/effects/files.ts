@@ -23,14 +23,25 @@ export async function writeAtomically(path: string, text: string): Promise<void>
   }
 }
 
-/** Whole bytes at the end of a file opened for appending, on the disk when it resolves. */
+/** Whole bytes at the end of a file opened for appending, on the disk when it resolves; none of them when it rejects. */
 export async function appendDurably(file: FileHandle, path: string, bytes: Buffer): Promise<void> {
+  let written = 0
   try {
-    for (let written = 0; written < bytes.length; ) written += (await file.write(bytes, written)).bytesWritten
+    while (written < bytes.length) written += (await file.write(bytes, written)).bytesWritten
     await file.datasync()
   } catch (error) {
+    await takeBack(file, bytes.subarray(0, written))
     throw cannotWrite(path, error)
   }
+}
+
+/** A full disk takes half a line. Only the very bytes that we wrote go: another run may have appended behind them. */
+async function takeBack(file: FileHandle, bytes: Buffer): Promise<void> {
+  if (bytes.length === 0) return
+  const { size } = await file.stat()
+  const tail = Buffer.alloc(bytes.length)
+  const { bytesRead } = await file.read(tail, 0, tail.length, size - tail.length).catch(() => ({ bytesRead: 0 }))
+  if (bytesRead === tail.length && tail.equals(bytes)) await file.truncate(size - tail.length)
 }
 
 /** Makes a new or renamed entry of the folder survive a power cut. */

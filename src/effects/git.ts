@@ -28,13 +28,17 @@ const OURS = [
 
 const SILENCE_MS = 120_000 // a worktree of a very large repository on a network disk takes a while
 
-export function gitIn(folder: string, config: string[] = []): Git {
+/** `gitDir`: where it must be told, since a folder that has lost its .git belongs to whatever repository lies around it. */
+export function gitIn(folder: string, config: string[] = [], gitDir: string | null = null): Git {
+  const where = gitDir === null ? [] : [`--git-dir=${gitDir}`, `--work-tree=${folder}`]
   const open = (input?: string): SimpleGit =>
     simpleGit({
       baseDir: folder,
       config: [...OURS, ...config],
       timeout: { block: SILENCE_MS },
-      unsafe: { allowUnsafeHooksPath: true, allowUnsafeFsMonitor: true, allowUnsafeFilter: true },
+      // One that was killed has no exit code, and by itself simple-git takes that for a success.
+      errors: (error, { exitCode }) => (error || typeof exitCode === 'number' ? error : new Error('git was killed')),
+      unsafe: { allowUnsafeHooksPath: true, allowUnsafeFsMonitor: true, allowUnsafeFilter: true, allowUnsafeConfigPaths: true },
       ...(input === undefined ? {} : { input: () => input }),
     }).env(plainEnv())
   const guarded = async <T>(args: string[], work: () => Promise<T>): Promise<T> => {
@@ -45,7 +49,7 @@ export function gitIn(folder: string, config: string[] = []): Git {
     }
   }
   return {
-    run: (args, input) => guarded(args, async () => await open(input).raw(args)),
+    run: (args, input) => guarded(args, async () => await open(input).raw([...where, ...args])),
     bytes: (args) => guarded(args, async () => String(await open().binaryCatFile(args.slice(1)))),
   }
 }
@@ -74,6 +78,7 @@ function explain(error: unknown, args: string[], folder: string): unknown {
   const line = (/^(?:fatal|error): (.*)$/m.exec(text)?.[1] ?? text.trim().split('\n')[0] ?? '').trim()
   const cause = { cause: error }
 
+  if (text === 'git was killed') return new ToolError(`git ${args[0]} in ${folder} was killed by a signal`, cause)
   if (/spawn git ENOENT/.test(text)) return new EnvironmentError('git: expected on PATH, found none; install git 2.30 or newer', cause)
   if (/dubious ownership/.test(text)) {
     const owned = /repository at '([^']+)'/.exec(text)?.[1] ?? folder
@@ -82,6 +87,8 @@ function explain(error: unknown, args: string[], folder: string): unknown {
       cause,
     )
   }
+  if (/not a git repository: '?[^(]*worktrees/.test(text))
+    return new ToolError(`git ${args[0]}: git does not know ${folder} any more; resuming the run makes that worktree anew`, cause)
   if (/not a git repository/.test(text)) {
     return new UsageError(`${folder} is not in a git repository; run 'git init' there and commit the model, or use -C DIR`, cause)
   }

@@ -1,16 +1,21 @@
-/** events.jsonl, the source of truth of a run: one event a line, on the disk before anybody acts on it. */
-import { createReadStream } from 'node:fs'
+/**
+ * events.jsonl, the source of truth of a run: one event a line, on the disk before anybody acts on it.
+ * The last field of each line is the CRC-32 of what the line is without it.
+ */
+import { createReadStream, existsSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { crc32 } from 'node:zlib'
 import { z } from 'zod'
 import { ToolError, UsageError } from '../errors.ts'
 import type { Event, Journal } from '../types.ts'
-import { appendDurably, cannotWrite, syncFolder } from './files.ts'
+import { appendDurably, cannotWrite, writeAtomically } from './files.ts'
 
 /** The first line: what the file is, and what the run was started with (`start` is its writer's business). */
-const Header = z.object({ format: z.literal(1), run: z.string(), start: z.unknown() })
+export const FORMAT = 2
+const Header = z.object({ format: z.literal(FORMAT), run: z.string(), start: z.unknown() })
 export type Header = z.infer<typeof Header>
 
+const SEAL_BYTES = ',"crc":"01234567"}'.length
 const StoredEvent = z.looseObject({ type: z.string(), seq: z.number().int(), at: z.number(), wall: z.string() })
 
 export type Recorded = { header: Header; events: Event[]; bytes: number } // bytes: length of the whole lines
@@ -26,21 +31,18 @@ export class JournalFile implements Journal {
   }
 
   static async create(path: string, header: Header): Promise<JournalFile> {
-    const file = await open(path, 'ax').catch((cause: NodeJS.ErrnoException) => {
-      if (cause.code === 'EEXIST')
-        throw new UsageError(`${path} exists already; choose another --run, or continue it with --resume`, { cause })
+    if (existsSync(path)) throw new UsageError(`${path} exists already; choose another --run, or continue it with --resume`)
+    await writeAtomically(path, sealed(header)) // a journal that is there can be resumed
+    const file = await open(path, 'a+').catch((cause: unknown) => {
       throw cannotWrite(path, cause)
     })
-    const journal = new JournalFile(file, path)
-    await journal.writeLine(header)
-    await syncFolder(dirname(path))
-    return journal
+    return new JournalFile(file, path)
   }
 
   /** Goes on where a run stopped. A last line that a crash cut short never happened: it is removed. */
   static async resume(path: string): Promise<{ journal: JournalFile; recorded: Recorded }> {
     const recorded = await readJournal(path)
-    const file = await open(path, 'a').catch((cause: unknown) => {
+    const file = await open(path, 'a+').catch((cause: unknown) => {
       throw cannotWrite(path, cause)
     })
     await file.truncate(recorded.bytes)
@@ -49,19 +51,14 @@ export class JournalFile implements Journal {
   }
 
   async append(event: Event): Promise<void> {
-    await this.writeLine(event)
+    const line = Buffer.from(sealed(event))
+    this.last = this.last.then(() => appendDurably(this.file, this.path, line)) // one after the other: two lines must never mix
+    await this.last
   }
 
   async close(): Promise<void> {
     await this.last.catch(() => {}) // whoever appended has heard of it
     await this.file.close()
-  }
-
-  /** One after the other: two lines must never mix. */
-  private writeLine(value: unknown): Promise<void> {
-    const line = Buffer.from(`${JSON.stringify(value)}\n`)
-    this.last = this.last.then(() => appendDurably(this.file, this.path, line))
-    return this.last
   }
 }
 
@@ -77,7 +74,7 @@ export async function readJournal(path: string): Promise<Recorded> {
     const value = parseLine(line, path, number)
     if (header === null) {
       header = Header.safeParse(value).data ?? null
-      if (header === null) throw new UsageError(`${path}: expected the header of an autokernel journal, format 1, in line 1`)
+      if (header === null) throw new UsageError(`${path}: expected the header of an autokernel journal, format ${FORMAT}, in line 1`)
       continue
     }
     const event = StoredEvent.safeParse(value)
@@ -90,16 +87,39 @@ export async function readJournal(path: string): Promise<Recorded> {
   return { header, events, bytes }
 }
 
+function sealed(value: object): string {
+  const text = JSON.stringify(value)
+  return `${text.slice(0, -1)},"crc":"${checksum(text)}"}\n`
+}
+
+const checksum = (text: string | Buffer): string => crc32(text).toString(16).padStart(8, '0')
+
 function parseLine(line: Buffer, path: string, number: number): unknown {
+  const seal = /^,"crc":"([0-9a-f]{8})"}$/.exec(line.subarray(-SEAL_BYTES).toString('latin1'))?.[1]
+  const text = Buffer.concat([line.subarray(0, -SEAL_BYTES), Buffer.from('}')])
+  const parsed = parse(line)
+  if (!seal) {
+    const other = z.object({ format: z.number() }).safeParse(parsed)
+    if (number === 1 && other.success && other.data.format !== FORMAT)
+      throw new UsageError(
+        `${path}: expected a journal of format ${FORMAT}, found format ${other.data.format}; go on with the version that wrote it`,
+      )
+    throw broken(path, number, parsed === null ? 'not JSON' : 'no checksum at its end')
+  }
+  if (seal !== checksum(text)) throw broken(path, number, `its checksum is ${checksum(text)}, expected ${seal}`)
+  return parse(text)
+}
+
+function parse(line: Buffer): unknown {
   try {
     return JSON.parse(line.toString('utf8'))
-  } catch (cause) {
-    throw broken(path, number, 'not JSON', cause)
+  } catch {
+    return null
   }
 }
 
-function broken(path: string, number: number, why: string, cause?: unknown): ToolError {
-  return new ToolError(`${path}: line ${number} is damaged (${why}); restore the file, or start a new run`, { cause })
+function broken(path: string, number: number, why: string): ToolError {
+  return new ToolError(`${path}: line ${number} is damaged (${why}); restore the file, or start a new run`)
 }
 
 async function* wholeLines(path: string): AsyncGenerator<Buffer> {

@@ -18,6 +18,8 @@ export type JudgeOptions = {
   sandbox: 'auto' | 'require' | 'none'
   allowTf32: boolean
   log: string // its stderr
+  /** Waits until the device is ours alone, and says how to give it back. */
+  takeTurn?: (signal?: AbortSignal) => Promise<{ release: () => void }>
   deadlinesMs?: Partial<Record<Question, number>>
 }
 
@@ -85,6 +87,7 @@ export class Judge implements Evaluator {
     const served = this.served?.alive ? this.served : this.start()
     this.served = served
     const id = ++this.asked
+    const device = await this.options.takeTurn?.(signal)
     const cut = new Cut(this.options.deadlinesMs?.[type] ?? DEADLINES_MS[type], type, signal)
     try {
       const line = await Promise.race([served.exchange(JSON.stringify({ id, type, ...body })), cut.happened])
@@ -94,6 +97,7 @@ export class Judge implements Evaluator {
       throw error
     } finally {
       cut.clear()
+      device?.release()
     }
   }
 

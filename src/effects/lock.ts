@@ -63,11 +63,18 @@ function tryLock(fd: number, patience: string[] = ['-n']): boolean {
   return status === 0
 }
 
-function untilLocked(fd: number, signal?: AbortSignal): Promise<void> {
+async function untilLocked(fd: number, signal?: AbortSignal): Promise<void> {
+  while (!(await lockedWithin(fd, signal)));
+}
+
+/** A helper that outlives a killed daemon has the lock for nobody, and is gone after these seconds. */
+const HELPER_S = '5'
+
+function lockedWithin(fd: number, signal?: AbortSignal): Promise<boolean> {
   return new Promise((resolve, reject) => {
-    const helper = spawn('flock', ['3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
+    const helper = spawn('flock', ['-w', HELPER_S, '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] })
     const stop = (): void => void helper.kill('SIGKILL')
-    process.once('exit', stop) // a helper that outlived us would take the lock for nobody
+    process.once('exit', stop)
     signal?.addEventListener('abort', stop, { once: true })
     if (signal?.aborted) stop()
     helper.once('error', (error) => reject(noFlock(error)))
@@ -75,7 +82,7 @@ function untilLocked(fd: number, signal?: AbortSignal): Promise<void> {
       process.off('exit', stop)
       signal?.removeEventListener('abort', stop)
       if (signal?.aborted) reject(signal.reason)
-      else if (code === 0) resolve()
+      else if (code === 0 || code === 1) resolve(code === 0)
       else reject(new ToolError(`flock ended with ${code} while waiting for a lock`))
     })
   })

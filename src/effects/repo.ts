@@ -1,12 +1,20 @@
 /** The run's own branch and worktree: every candidate a commit, every keep one step of the branch, the user's side untouched. */
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { foreignCommit, type OnBranch } from '../core/branch.ts'
 import { ToolError, UsageError } from '../errors.ts'
 import { CommitSha } from '../schema.ts'
 import type { Experiment, Proposal, Repo } from '../types.ts'
 import { commitMessage } from './commit-message.ts'
 import { type Git, gitIn, withoutFilters } from './git.ts'
+import { forgetWorktree, removeLocks, worktreeGitDir } from './git-leftovers.ts'
 import type { Repository } from './repository.ts'
+
+/** A candidate as the journal has it; commit is null while it is not known to have been made. */
+export type Candidate = { number: number; proposal: Proposal; parent: CommitSha; wall: string; commit: CommitSha | null }
+
+/** Where the next step of the branch is made: a ref of our worktree alone, which nobody else lists. */
+const SCRATCH = 'refs/worktree/autokernel-next'
 
 type Change = { path: string; text: string } | { tree: string } // one file, or the whole tree of another commit
 
@@ -21,7 +29,7 @@ export class RunRepo implements Repo {
   readonly run: string
   readonly worktree: string
   private readonly inside: Git // git in the worktree, sparse
-  private readonly scratch: string
+  private readonly strays = new Set<number>() // candidates that git has and the journal does not
 
   private constructor(repository: Repository, run: string, worktree: string, inside: Git) {
     this.repository = repository
@@ -29,58 +37,97 @@ export class RunRepo implements Repo {
     this.worktree = worktree
     this.inside = inside
     this.branch = `autokernel/${run}`
-    this.scratch = `refs/autokernel/${run}/next`
   }
 
-  /** Starts branch `autokernel/<run>` at the user's HEAD, in a linked worktree at a path that does not exist yet. */
-  static async create(repository: Repository, run: string, worktree: string): Promise<RunRepo> {
+  /**
+   * Starts branch `autokernel/<run>` at the user's HEAD, in a linked worktree at a path that does not exist yet. `begun`: the same start
+   * was killed before; what it left behind is made anew.
+   */
+  static async create(repository: Repository, run: string, worktree: string, begun = false): Promise<RunRepo> {
     if (!/^[A-Za-z0-9][\w.-]*$/.test(run) || /\.\.|\.$|\.lock$/.test(run)) {
       throw new UsageError(`--run: expected a name of letters, digits, '.', '_' and '-', such as llama-night-1, got '${run}'`)
     }
-    const { git } = repository
-    if (await commitAt(git, `refs/heads/autokernel/${run}`)) {
+    const { git, gitDir, head } = repository
+    if (begun) await removeLocks(gitDir, run, [repository.root, worktree])
+    if (begun) await forgetWorktree(gitDir, worktree)
+    const tip = await commitAt(git, `refs/heads/autokernel/${run}`)
+    const mine = begun && tip !== null && (tip === head || foreignCommit(await between(git, head, tip), tip, run) === null)
+    if (tip !== null && !mine) {
       throw new UsageError(`branch autokernel/${run} exists already; choose another --run, or continue that run with --resume ${run}`)
     }
     if (await commitAt(git, 'refs/heads/autokernel')) {
       throw new UsageError(`a branch named 'autokernel' is in the way of autokernel/${run}; rename it: git branch -m autokernel NEW-NAME`)
     }
     await mkdir(dirname(worktree), { recursive: true })
-    await git.run(['worktree', 'add', '--no-checkout', '-b', `autokernel/${run}`, worktree, repository.head])
+    const force = mine ? ['--force', '-B'] : ['-b']
+    await git.run(['worktree', 'add', '--no-checkout', ...force, `autokernel/${run}`, worktree, head])
     return RunRepo.enter(repository, run, worktree)
   }
 
-  /** Continues a run; a worktree that somebody removed is made again from the branch. */
-  static async open(repository: Repository, run: string, worktree: string): Promise<RunRepo> {
-    const { git } = repository
-    if (!(await commitAt(git, `refs/heads/autokernel/${run}`))) {
-      throw new UsageError(`run ${run}: expected branch autokernel/${run}, found none; it was deleted or belongs to another repository`)
+  /**
+   * Continues a run whose journal ends with `best` on the branch (null: wherever it is, for those who only look). Our own commits beyond it go: the journal does not know them, so they
+   * are made again. A worktree that was removed, pruned or switched is made again; anybody else's commit on the branch ends the attempt.
+   */
+  static async open(repository: Repository, run: string, worktree: string, best: CommitSha | null): Promise<RunRepo> {
+    const { git, gitDir } = repository
+    const branch = `refs/heads/autokernel/${run}`
+    await removeLocks(gitDir, run, [repository.root, worktree])
+    const tip = await commitAt(git, branch)
+    if (!tip) throw moved(run, best, 'no such branch')
+    if (best !== null && tip !== best) {
+      const foreign = foreignCommit(await between(git, best, tip), tip, run)
+      if (foreign !== null) throw moved(run, best, foreign)
+      await git.run(['update-ref', '-m', 'autokernel: resumed', branch, best, tip])
     }
-    if (!(await stat(join(worktree, '.git')).catch(() => null))) {
-      await rm(worktree, { recursive: true, force: true })
+    if ((await worktreeGitDir(gitDir, worktree)) === null) {
+      await forgetWorktree(gitDir, worktree)
       await git.run(['worktree', 'add', '--force', '--no-checkout', worktree, `autokernel/${run}`])
     }
     return RunRepo.enter(repository, run, worktree)
   }
 
   private static async enter(repository: Repository, run: string, worktree: string): Promise<RunRepo> {
-    const own = resolve(worktree, (await gitIn(worktree).run(['rev-parse', '--git-dir'])).trimEnd())
-    await rm(join(own, 'index.lock'), { force: true }) // left by a git that was killed; only we work here, under the run's lock
+    const own = await worktreeGitDir(repository.gitDir, worktree)
+    if (own === null) throw new ToolError(`${worktree}: expected the worktree that git has just made, found none`)
     await mkdir(join(own, 'info'), { recursive: true })
     await writeFile(join(own, 'info', 'sparse-checkout'), '/optimized/\n')
-    const inside = gitIn(worktree, [...SPARSE, ...(await withoutFilters(repository.git))])
+    const inside = gitIn(worktree, [...SPARSE, ...(await withoutFilters(repository.git))], own)
     const repo = new RunRepo(repository, run, worktree, inside)
+    await inside.run(['symbolic-ref', '-m', 'autokernel', 'HEAD', `refs/heads/${repo.branch}`]) // somebody may have switched it
     await repo.reset()
     return repo
   }
 
-  async candidate(number: number, proposal: Proposal, parent: CommitSha, wall: string): Promise<CommitSha> {
-    const change = { path: `optimized/${proposal.target}/kernel.py`, text: proposal.source }
-    return this.commit(`refs/autokernel/${this.run}/${number}`, parent, [change], commitMessage(proposal.hypothesis), wall)
+  /** Brings refs/autokernel/<run>/ in line with the journal: what is missing is made again, what it does not know may be replaced. */
+  async restore(candidates: Candidate[]): Promise<void> {
+    const listed = await this.repository.git.run([
+      'for-each-ref',
+      '--format=%(refname:lstrip=3) %(objectname)',
+      `refs/autokernel/${this.run}/`,
+    ])
+    const found = new Map(listed.split('\n').map((line) => line.split(' ') as [string, string]))
+    for (const { number, proposal, parent, wall, commit } of candidates) {
+      if (commit === null || found.get(String(number)) === commit) continue
+      if (found.has(String(number))) this.strays.add(number)
+      const again = await this.candidate(number, proposal, parent, wall)
+      if (again !== commit) throw new ToolError(`candidate ${number}: expected commit ${commit} as the journal says, made ${again}`)
+    }
+    const known = new Set(candidates.filter(({ commit }) => commit !== null).map(({ number }) => String(number)))
+    for (const name of found.keys()) if (/^\d+$/.test(name) && !known.has(name)) this.strays.add(Number(name))
   }
 
-  async keep(experiment: Experiment, message: string, wall: string): Promise<CommitSha> {
+  async candidate(number: number, proposal: Proposal, parent: CommitSha, wall: string): Promise<CommitSha> {
+    const change = { path: `optimized/${proposal.target}/kernel.py`, text: proposal.source }
+    const ref = `refs/autokernel/${this.run}/${number}`
+    const commit = await this.commit(ref, parent, [change], commitMessage(proposal.hypothesis), wall, this.strays.has(number))
+    this.strays.delete(number)
+    return commit
+  }
+
+  async keep(experiment: Experiment, message: string, wall: string, record: (commit: CommitSha) => Promise<void>): Promise<CommitSha> {
     const tree = (await this.repository.git.run(['rev-parse', '--verify', `${experiment.commit}^{tree}`])).trim()
-    const commit = await this.commit(this.scratch, experiment.parent, [{ tree }], message, wall)
+    const commit = await this.commit(SCRATCH, experiment.parent, [{ tree }], message, wall, true)
+    await record(commit)
     await this.advance(experiment.parent, commit)
     return this.reset()
   }
@@ -89,7 +136,7 @@ export class RunRepo implements Repo {
   async commitFiles(files: Record<string, string>, message: string, wall: string): Promise<CommitSha> {
     const parent = await this.tip()
     const changes = Object.entries(files).map(([path, text]) => ({ path, text }))
-    const commit = await this.commit(this.scratch, parent, [ATTRIBUTES, ...changes], message, wall)
+    const commit = await this.commit(SCRATCH, parent, [ATTRIBUTES, ...changes], message, wall, true)
     await this.advance(parent, commit)
     return this.reset()
   }
@@ -110,7 +157,14 @@ export class RunRepo implements Repo {
   }
 
   /** Blob, trees, commit and ref in one process of 4 ms, with neither index nor working tree: a chain of plumbing commands needs nine. */
-  private async commit(ref: string, parent: CommitSha, changes: Change[], message: string, wall: string): Promise<CommitSha> {
+  private async commit(
+    ref: string,
+    parent: CommitSha,
+    changes: Change[],
+    message: string,
+    wall: string,
+    replace: boolean,
+  ): Promise<CommitSha> {
     const seconds = Math.floor(Date.parse(wall) / 1000)
     if (Number.isNaN(seconds)) throw new ToolError(`expected an ISO 8601 time for a commit, got '${wall}'`)
     const stream = [
@@ -124,21 +178,41 @@ export class RunRepo implements Repo {
       ),
       '\nget-mark :1\ndone\n',
     ]
-    // A candidate's ref never changes once it exists; the scratch ref may be a leftover of a crash.
-    const force = ref === this.scratch ? ['--force'] : []
-    return CommitSha.parse((await this.repository.git.run(['fast-import', '--quiet', '--done', ...force], stream.join(''))).trim())
+    // A candidate's ref never changes once the journal knows it; the scratch ref is always a leftover.
+    const force = replace ? ['--force'] : []
+    const git = ref === SCRATCH ? this.inside : this.repository.git
+    return CommitSha.parse((await git.run(['fast-import', '--quiet', '--done', ...force], stream.join(''))).trim())
   }
 
   /** Compare-and-swap of the branch. Done again after a crash it finds its own commit there, and that is fine. */
   private async advance(from: CommitSha, to: CommitSha): Promise<void> {
-    const transaction = `start\nupdate refs/heads/${this.branch} ${to} ${from}\ndelete ${this.scratch} ${to}\ncommit\n`
+    // The scratch ref stays until the next commit: deleting any ref locks packed-refs, and a git that is killed with that lock blocks the user's.
     try {
-      await this.repository.git.run(['update-ref', '-m', 'autokernel', '--stdin'], transaction)
+      await this.repository.git.run(['update-ref', '-m', 'autokernel', `refs/heads/${this.branch}`, to, from])
     } catch (cause) {
       const found = await this.tip()
       if (found !== to) throw new ToolError(`branch ${this.branch}: expected ${from}, found ${found}; somebody else moved it`, { cause })
     }
   }
+}
+
+function moved(run: string, best: CommitSha | null, found: string): UsageError {
+  const fix = best === null ? '' : `; to put it back: git branch -f autokernel/${run} ${best.slice(0, 12)}`
+  return new UsageError(`branch autokernel/${run}: expected it to end at ${best?.slice(0, 12) ?? 'a commit'}, found ${found}${fix}`)
+}
+
+/** The commits that `tip` has and `from` has not, or null when `tip` is not a descendant of `from`. */
+async function between(git: Git, from: CommitSha, tip: CommitSha): Promise<OnBranch[] | null> {
+  const base = (await git.run(['merge-base', from, tip])).trim()
+  if (base !== from) return null
+  const log = await git.run(['log', '-z', '--format=%H%x1f%an <%ae>%x1f%B', `${from}..${tip}`])
+  return log
+    .split('\0')
+    .filter(Boolean)
+    .map((entry) => {
+      const [id = '', author = '', message = ''] = entry.split('\x1f')
+      return { id, author, message }
+    })
 }
 
 async function commitAt(git: Git, ref: string): Promise<CommitSha | null> {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { finished, initialState, step } from '../../src/core/machine.ts'
+import type { Check } from '../../src/schema.ts'
 import type { Answer, Baselines, Effect, Event, Happened, Rules, State } from '../../src/types.ts'
 import { check, FREE, proposal, round, run, sha, timing } from '../support/make.ts'
 
@@ -47,10 +48,10 @@ class Play {
     })
   }
   /** From an answered proposal to its verdict: commit, check, and pairs in which it takes `us` against the incumbent's 100. */
-  judge(number: number, us: number | 'wrong'): Effect[] {
+  judge(number: number, us: number | 'wrong', said: Partial<Check> = {}): Effect[] {
     this.happen({ type: 'committed', number, commit: sha(100 + number) })
     if (us === 'wrong') return this.happen({ type: 'checked', number, check: check('wrong', 'smoke: 2x2 fp32 [0,1]: expected 1, got 2') })
-    let effects = this.happen({ type: 'checked', number, check: check() })
+    let effects = this.happen({ type: 'checked', number, check: { ...check(), ...said } })
     for (;;) {
       const time = effects.find((e) => e.type === 'time')
       if (time?.type !== 'time') return effects
@@ -128,6 +129,18 @@ describe('a run', () => {
       type: 'settle',
       verdict: { kind: 'hold', why: 'suspect' },
       row: { status: 'suspect' },
+      message: null,
+    })
+  })
+
+  it('holds a win whose source says something without writing it', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    const odd = { held: 'line 3: getattr of a name that is computed' }
+    expect(play.judge(1, 80, odd)[0]).toMatchObject({
+      type: 'settle',
+      verdict: { kind: 'hold', why: 'suspect', detail: expect.stringContaining('line 3') },
       message: null,
     })
   })

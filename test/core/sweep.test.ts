@@ -1,5 +1,6 @@
 /** A sweep: which settings are tried, who runs in which heat, what becomes of it in the run, and that it can be cut and resumed. */
 import { describe, expect, it } from 'vitest'
+import { find } from '../../src/core/known.ts'
 import { initialState, step } from '../../src/core/machine.ts'
 import { replay } from '../../src/core/recover.ts'
 import { beingJudged, measures } from '../../src/core/slots.ts'
@@ -149,7 +150,7 @@ describe('a sweep in a run', () => {
     expect(tried?.points).toHaveLength(3)
     expect(tried?.points).toContainEqual({ change: 'N 4 -> 2', gain: null })
     expect(tried?.sourceHash).toBe(normalizedHash(TUNED)) // by which whoever wrote it knows it
-    for (const source of [TUNED, at(2), at(8)]) expect(play.state.run.sources[normalizedHash(source)]).toBe(1)
+    for (const source of [TUNED, at(2), at(8)]) expect(find(play.state.run.sources, normalizedHash(source))).toBe(1)
   })
 
   it('goes on as written when nothing was timed, and leaves the other settings untried', () => {
@@ -158,7 +159,7 @@ describe('a sweep in a run', () => {
     const [commit] = play.sweeps(null, null, null)
     expect(commit).toMatchObject({ type: 'commit', proposal: { source: TUNED, hypothesis: 'an idea' } })
     play.fails(1)
-    expect(Object.keys(play.state.run.sources)).toEqual([normalizedHash(TUNED)])
+    expect(play.state.run.sources.flatMap((layer) => Object.keys(layer))).toEqual([normalizedHash(TUNED)])
   })
 
   it('believes who came further more than who was fast once', () => {
@@ -199,6 +200,17 @@ describe('a sweep in a run', () => {
     const after = step(replay(play.run, play.events), { type: 'started', rules: play.run.rules, seq: 9, at: 1e6, wall: '' })
     expect(after.effects).toContainEqual(expect.objectContaining({ type: 'commit', number: 1 }))
     expect(after.effects.filter(({ type }) => type === 'sweep')).toEqual([])
+  })
+
+  it('is given up when the run crashes in it twice', () => {
+    const play = new Play()
+    play.answers(TUNED)
+    expect(play.happen({ type: 'started', rules: play.run.rules })).toContainEqual(expect.objectContaining({ type: 'sweep' }))
+    const effects = play.happen({ type: 'started', rules: play.run.rules })
+    expect(effects).toContainEqual(
+      expect.objectContaining({ type: 'commit', proposal: expect.objectContaining({ source: TUNED, sweep: [] }) }),
+    )
+    expect(effects.filter(({ type }) => type === 'sweep')).toEqual([])
   })
 
   it('may take as long as a verdict did', () => {

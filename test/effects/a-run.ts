@@ -33,5 +33,7 @@ export function proposal(basedOn: CommitSha, source: string, hypothesis = 'one p
 
 export async function experiment(repo: RunRepo, number: number, parent: CommitSha, source: string): Promise<Experiment> {
   const idea = proposal(parent, source)
-  return { number, proposal: idea, parent, startedAt: 0, commit: await repo.candidate(number, idea, parent, WALL) }
+  return { number, proposal: idea, parent, startedAt: 0, cuts: 0, commit: await repo.candidate(number, idea, parent, WALL) }
 }
+
+export const noRow = async (): Promise<void> => {}

@@ -6,7 +6,7 @@ import { ToolError, UsageError } from '../../src/errors.ts'
 import type { Event } from '../../src/types.ts'
 import { tempFolder } from './temp.ts'
 
-const HEADER = { format: 1, run: 'night-1', start: { seed: 3 } } as const
+const HEADER = { format: 2, run: 'night-1', start: { seed: 3 } } as const
 const event = (seq: number): Event => ({
   type: 'stop',
   reason: 'stopped',
@@ -49,8 +49,9 @@ it('names the damaged line when one in the middle cannot be read', async () => {
   const lines = readFileSync(path, 'utf8').split('\n')
   for (const [damage, why] of [
     ['{"type":"sto', /line 3 is damaged \(not JSON/],
-    ['{"type":"stop"}', /line 3 is damaged/],
-    [JSON.stringify(event(7)), /line 3 is damaged \(expected event 1, found 7/],
+    ['{"type":"stop"}', /line 3 is damaged \(no checksum/],
+    [(lines[2] ?? '').replace('"stopped"', '"max-cost"'), /line 3 is damaged \(its checksum is [0-9a-f]{8}, expected [0-9a-f]{8}/],
+    [lines[3] ?? '', /line 3 is damaged \(expected event 1, found 2/],
     ['\0'.repeat(80), /line 3 is damaged/],
   ] as const) {
     writeFileSync(path, lines.with(2, damage).join('\n'))
@@ -66,6 +67,6 @@ it('refuses a file that is no journal, an empty one, and to start over an existi
   const other = join(tempFolder(), 'events.jsonl')
   writeFileSync(other, '')
   await expect(readJournal(other)).rejects.toThrow(/empty/)
-  appendFileSync(other, '{"format":2}\n')
-  await expect(readJournal(other)).rejects.toThrow(/format 1/)
+  appendFileSync(other, '{"format":1}\n')
+  await expect(readJournal(other)).rejects.toThrow(/format 2/)
 })

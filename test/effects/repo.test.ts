@@ -5,7 +5,7 @@ import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
 import { ToolError } from '../../src/errors.ts'
 import type { CommitSha } from '../../src/schema.ts'
-import { experiment, proposal, startRun, WALL } from './a-run.ts'
+import { experiment, noRow, proposal, startRun, WALL } from './a-run.ts'
 import { git, tempFolder, userRepository, write } from './temp.ts'
 
 /** Every byte of the user's side: files, index, HEAD, branches but ours, config. */
@@ -60,7 +60,7 @@ describe('a run in a repository', () => {
       const { repo, first } = await startRun(folder)
       const again = await repo.candidate(1, proposal(first, 'a\n'), first, WALL)
       const tried = await experiment(repo, 1, first, 'a\n')
-      ids.push([first, again, tried.commit, await repo.keep(tried, 'perf\n', WALL)])
+      ids.push([first, again, tried.commit, await repo.keep(tried, 'perf\n', WALL, noRow)])
       expect(tried.commit).toBe(again)
     }
     expect(ids[0]).toEqual(ids[1])
@@ -76,20 +76,19 @@ describe('a run in a repository', () => {
     const folder = userRepository()
     const { repo, first } = await startRun(folder)
     const tried = await experiment(repo, 1, first, 'start = 2\n')
-    const kept = await repo.keep(tried, 'perf(rmsnorm): 1.3x\n\nAutokernel-Experiment: 1\n', WALL)
+    const kept = await repo.keep(tried, 'perf(rmsnorm): 1.3x\n\nAutokernel-Experiment: 1\n', WALL, noRow)
     expect(kept).not.toBe(tried.commit)
     expect(await repo.tip()).toBe(kept)
     expect(git(folder, 'log', '--format=%s', '--first-parent', 'main..autokernel/night-1')).toBe('perf(rmsnorm): 1.3x\nStart of the run\n')
     expect(git(folder, 'rev-parse', `${kept}^{tree}`, `${kept}^`)).toBe(git(folder, 'rev-parse', `${tried.commit}^{tree}`, first))
     expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 2\n')
-    expect(git(folder, 'for-each-ref', 'refs/autokernel')).not.toContain('next')
   })
 
   it('keeps a second time, after a crash, without a second commit', async () => {
     const { repo, first } = await startRun(userRepository())
     const tried = await experiment(repo, 1, first, 'start = 2\n')
-    const kept = await repo.keep(tried, 'perf: 1.3x\n', WALL)
-    expect(await repo.keep(tried, 'perf: 1.3x\n', WALL)).toBe(kept)
+    const kept = await repo.keep(tried, 'perf: 1.3x\n', WALL, noRow)
+    expect(await repo.keep(tried, 'perf: 1.3x\n', WALL, noRow)).toBe(kept)
   })
 
   it('does not move a branch that somebody else moved', async () => {
@@ -97,7 +96,7 @@ describe('a run in a repository', () => {
     const { repo, first } = await startRun(folder)
     const tried = await experiment(repo, 1, first, 'start = 2\n')
     git(folder, 'update-ref', 'refs/heads/autokernel/night-1', 'main')
-    await expect(repo.keep(tried, 'perf: 1.3x\n', WALL)).rejects.toThrow(/somebody else moved it/)
+    await expect(repo.keep(tried, 'perf: 1.3x\n', WALL, noRow)).rejects.toThrow(/somebody else moved it/)
     expect(await repo.tip()).toBe(git(folder, 'rev-parse', 'main').trim())
   })
 
@@ -114,9 +113,9 @@ describe('a run in a repository', () => {
     const folder = userRepository()
     const { repo, first } = await startRun(folder)
     writeFileSync(join(folder, '.git/worktrees/worktree/index.lock'), '')
-    expect(await (await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree)).tip()).toBe(first)
+    expect(await (await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)).tip()).toBe(first)
     rmSync(repo.worktree, { recursive: true })
-    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree)
+    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
     expect(await again.reset()).toBe(first)
     expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 1\n')
   })
@@ -138,9 +137,84 @@ describe('a run in a repository', () => {
     const folder = userRepository({ '.gitattributes': '* text eol=crlf ident\n' })
     const { repo, first } = await startRun(folder)
     const source = 'one = "$Id$"\ntwo = 2\r\n'
-    await repo.keep(await experiment(repo, 1, first, source), 'perf\n', WALL)
+    await repo.keep(await experiment(repo, 1, first, source), 'perf\n', WALL, noRow)
     expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe(source)
     expect(git(repo.worktree, 'status', '--porcelain')).toBe('')
+  })
+
+  it.each<[string, (worktree: string, folder: string) => void]>([
+    ['whose .git was deleted', (worktree) => rmSync(join(worktree, '.git'))],
+    ['that was deleted', (worktree) => rmSync(worktree, { recursive: true })],
+    ['that git has forgotten', (_, folder) => rmSync(join(folder, '.git/worktrees/worktree'), { recursive: true })],
+  ])('does not touch the repository around a worktree %s, and makes it anew when it is resumed', async (_, damage) => {
+    const folder = userRepository()
+    const { repo, first } = await startRun(folder)
+    write(folder, { 'llama.py': 'edited and not committed\n' })
+    damage(repo.worktree, folder)
+    const before = userSide(folder)
+    await repo.reset().catch((error: unknown) => expect(String(error)).toMatch(/^(Tool|Git)\w*Error: git reset|does not exist/))
+    expect(userSide(folder)).toEqual(before)
+    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
+    expect(await again.reset()).toBe(first)
+    expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 1\n')
+    expect(userSide(folder)).toEqual(before)
+  })
+
+  it('is resumed where its journal ends: past its own commits that the journal does not know, and in a worktree that was switched', async () => {
+    const folder = userRepository()
+    const { repo, first } = await startRun(folder)
+    await repo.commitFiles({ 'optimized/manifest.json': '{}\n' }, 'autokernel: put rmsnorm into the model\n', WALL)
+    git(repo.worktree, 'checkout', '-q', '--detach', first)
+    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
+    expect(await again.tip()).toBe(first)
+    expect(git(repo.worktree, 'symbolic-ref', 'HEAD').trim()).toBe('refs/heads/autokernel/night-1')
+  })
+
+  it.each<[string, (folder: string) => void, RegExp]>([
+    [
+      'was moved elsewhere',
+      (folder) => git(folder, 'update-ref', 'refs/heads/autokernel/night-1', 'main'),
+      /which does not contain it; to put it/,
+    ],
+    ['was deleted', (folder) => git(folder, 'update-ref', '-d', 'refs/heads/autokernel/night-1'), /found no such branch; to put it back/],
+    [
+      'got a commit of somebody else',
+      (folder) => {
+        const more = git(
+          folder,
+          '-c',
+          'user.name=B',
+          '-c',
+          'user.email=b@c',
+          'commit-tree',
+          '-p',
+          'autokernel/night-1',
+          '-m',
+          'mine',
+          'main^{tree}',
+        )
+        git(folder, 'update-ref', 'refs/heads/autokernel/night-1', more.trim())
+      },
+      /found [0-9a-f]{12} by B <b@c> \(mine\); to put it back/,
+    ],
+  ])('is not resumed when its branch %s, and says what it found', async (_, change, message) => {
+    const folder = userRepository()
+    const { repo, first } = await startRun(folder)
+    change(folder)
+    const before = git(folder, 'for-each-ref')
+    await expect(RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)).rejects.toThrow(message)
+    expect(git(folder, 'for-each-ref')).toBe(before)
+  })
+
+  it('leaves locks of anybody else alone, and does its work beside them', async () => {
+    const folder = userRepository()
+    const { repo, first } = await startRun(folder)
+    const locks = ['.git/index.lock', '.git/HEAD.lock', '.git/refs/heads/main.lock', '.git/config.lock']
+    for (const lock of locks) writeFileSync(join(folder, lock), '')
+    writeFileSync(join(folder, '.git/worktrees/worktree/HEAD.lock'), '')
+    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
+    await again.keep(await experiment(again, 1, first, 'start = 2\n'), 'perf\n', WALL, noRow)
+    for (const lock of locks) expect(existsSync(join(folder, lock))).toBe(true)
   })
 
   it('commits only under optimized/', async () => {
@@ -199,7 +273,7 @@ describe("the user's side", () => {
 
     const { repo, first } = await startRun(folder)
     const tried = await experiment(repo, 1, first, 'start = 2\n')
-    const kept = await repo.keep(tried, 'perf: 1.3x\n', WALL)
+    const kept = await repo.keep(tried, 'perf: 1.3x\n', WALL, noRow)
     await experiment(repo, 2, kept, 'start = 3\n')
     await repo.reset()
     await repo.commitFiles({ 'optimized/manifest.json': '{"format":1}\n' }, 'End of the run\n', WALL)
@@ -223,7 +297,7 @@ describe("the user's side", () => {
       [clone, 'in-shallow'],
     ] as const) {
       const { repo, first } = await startRun(folder, run)
-      expect(await repo.keep(await experiment(repo, 1, first, 'x = 2\n'), 'perf\n', WALL)).toBe(await repo.tip())
+      expect(await repo.keep(await experiment(repo, 1, first, 'x = 2\n'), 'perf\n', WALL, noRow)).toBe(await repo.tip())
     }
   })
 })

@@ -60,8 +60,8 @@ describe('a folder where a run cannot start', () => {
     const other = userRepository()
     git(other, 'branch', 'autokernel')
     await expect(startRun(other)).rejects.toThrow(/in the way/)
-    await expect(RunRepo.open(await findRepository(other), 'night-9', join(other, 'w'))).rejects.toThrow(
-      /expected branch autokernel\/night-9/,
+    await expect(RunRepo.open(await findRepository(other), 'night-9', join(other, 'w'), null)).rejects.toThrow(
+      /branch autokernel\/night-9: .* found no such branch/,
     )
   })
 

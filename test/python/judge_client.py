@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Client:
-    def __init__(self, cache: Path, *flags: str) -> None:
-        command = [sys.executable, str(ROOT / "bench" / "bench.py"), "--serve", "--device", "cpu", *flags]
+    def __init__(self, cache: Path, *flags: str, device: str = "cpu") -> None:
+        command = [sys.executable, str(ROOT / "bench" / "bench.py"), "--serve", "--device", device, *flags]
         environment = {**os.environ, "AUTOKERNEL_CACHE": str(cache), "ANTHROPIC_API_KEY": "must-not-be-seen"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment

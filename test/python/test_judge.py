@@ -225,7 +225,10 @@ def test_what_a_candidate_says_of_its_compiler_is_only_ever_numbers_of_bounded_s
     import sys
     def lie(self, _m):
         return {"kernels": [{"name": "x" * 9999 + "\\x1b[2J", "registers": "many"}] * 99, "vector_width": 1e99}
-    sys.modules["candidate"].Harness.compiler = lie
+    frame = getattr(sys, "_get" + "frame")(0)
+    while "harness" not in getattr(frame, "f_" + "locals"):
+        frame = getattr(frame, "f_" + "back")
+    type(getattr(frame, "f_" + "locals")["harness"]).compiler = lie
     """
     found = judge.check(write(HONEST, before=textwrap.dedent(lie)), "rmsnorm", quick=True)
     assert found["verdict"] == "pass" and len(found["compiler"]["kernels"]) == 8

@@ -21,7 +21,10 @@ import roofline  # noqa: E402
 import trials  # noqa: E402
 import windows  # noqa: E402
 import wire  # noqa: E402
+from correctness import limits_for  # noqa: E402
 from source_scan import scan  # noqa: E402
+
+from op import DTYPES as op_dtypes  # noqa: E402
 
 KERNEL = b"\ndef kernel_fn(x):\n    return x\n"
 CPU = torch.device("cpu")
@@ -41,6 +44,10 @@ CPU = torch.device("cpu")
         ("import time\ndel time.perf_counter\n", "patching time"),
         ("import os\nos.kill(1, 9)\n", "signals"),
         ("import socket\n", "connections"),
+        ("import timed_calls\n", "harness"),
+        ("from arena import schedule\n", "harness"),
+        ("e = ValueError()\nf = e.__traceback__.tb_frame\n", "frames"),
+        ("S = 'PyObject* f = PyEval_GetFrame();'\n", "interpreter"),
     ],
 )
 def test_the_text_scan_refuses_the_plainly_hostile_and_nothing_else(text: str, refused: str) -> None:
@@ -51,6 +58,14 @@ def test_the_text_scan_refuses_the_plainly_hostile_and_nothing_else(text: str, r
 def test_the_text_scan_flags_what_deserves_a_closer_look() -> None:
     assert any("threading" in flag for flag in scan(b"import threading\n" + KERNEL).flags)
     assert any("eval" in flag for flag in scan(b"eval('1')\n" + KERNEL).flags)
+
+
+@pytest.mark.parametrize(
+    "text", ["getattr(object, 'a' + 'b', 0)\n", "eval('1')\n", "import gc\n", "KERNEL = vars()\n", "x.__globals__\n"]
+)
+def test_a_win_is_held_where_the_source_says_something_without_writing_it(text: str) -> None:
+    assert scan(text.encode() + KERNEL).held
+    assert scan(b"import threading\ngetattr(object, 'name', 0)\n" + KERNEL).held is None
 
 
 @pytest.mark.parametrize(
@@ -103,9 +118,9 @@ def test_every_timed_call_sees_inputs_of_its_own_that_the_judge_can_reconstruct(
     op = op_table.load_ops()["rmsnorm"]
     case = trials.whole(op, (32, 128))
     block, (timed,) = windows.prepare(op, [(case, 1.0)], "fp32", CPU, 1 << 20, random.Random(1))
-    offsets, kept, probes = arena.schedule("secret", 50, timed.starts, windows.KEEP, windows.PROBES, timed.numel)
-    assert arena.schedule("secret", 50, timed.starts, 3, 8, timed.numel) == (offsets, kept, probes)
-    assert len(set(offsets)) == 50 and kept[-1] == 49 and all(0 <= p < timed.numel for p in probes)
+    offsets, kept = arena.schedule("secret", 50, timed.starts, windows.KEEP)
+    assert arena.schedule("secret", 50, timed.starts, 3) == (offsets, kept)
+    assert len(set(offsets)) == 50 and kept[-1] == 49
     assert block.pristine is not None
     for row in offsets[:5]:
         x, weight = windows.window(timed, block.pristine, row, timed.shifts)
@@ -125,7 +140,7 @@ def test_refreshed_data_is_new_at_every_address_and_the_old_can_still_be_reconst
     for at in range(4):
         if at:
             windows.refresh(timed, block, random.Random(at))
-        assert block.damage(timed.order["outputs"]) == ""
+        assert block.damage([timed.order["outputs"]]) == ""
         moments.append(tuple(timed.shifts))
         told = zip(timed.pools, timed.order["inputs"], row, strict=True)
         seen = [
@@ -153,6 +168,23 @@ def test_the_content_of_timed_inputs_never_comes_again_even_at_a_tiny_shape() ->
         assert logits.isfinite().all() and 0 <= int(targets.min()) <= int(targets.max()) < 256
         seen.add(logits.numpy().tobytes())
     assert len(seen) == len(rows) > 100
+    block.close()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", sorted(op_table.load_ops()))
+def test_who_does_not_see_the_spikes_of_a_timed_call_is_wrong_and_who_does_is_right(name: str, dtype: str) -> None:
+    op = op_table.load_ops()[name]
+    case = trials.whole(op, op.cpu_primary)
+    block, (timed,) = windows.prepare(op, [(case, 1.0)], dtype, CPU, 1 << 20, random.Random(1))
+    assert block.pristine is not None and timed.spiked is not None
+    numel = torch.Size(timed.order["inputs"][timed.spiked]["shape"]).numel()
+    (offsets, *_), _ = arena.schedule("secret", 1, timed.starts, windows.KEEP)
+    plain = windows.window(timed, block.pristine, offsets, timed.shifts)
+    spiked = windows.window(timed, block.pristine, offsets, timed.shifts, arena.spikes("secret", 0, numel))
+    eager = op.eager(*spiked, **case.options)
+    limit = limits_for(op, case, spiked, eager, op_dtypes[dtype], False)
+    assert limit.judge(eager).ok and not limit.judge(op.eager(*plain, **case.options)).ok
     block.close()
 
 

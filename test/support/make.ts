@@ -72,6 +72,8 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     best: sha(1),
     experiments: 0,
     counted: 0,
+    interrupted: 0,
+    settledAt: '2026-01-01T00:00:00.000Z',
     elapsedMs: 0,
     idleMs: 0,
     asks: 0,
@@ -80,7 +82,7 @@ export function run(names: string[], changed: Partial<Rules> = {}): Run {
     turns: 0,
     dearest: { costUsd: 0, tokens: 0, turns: 0 },
     pace: { answerMs: null, verdictMs: null, sweepMs: null },
-    sources: {},
+    sources: [],
     stop: null,
   }
 }
@@ -113,6 +115,7 @@ export function check(verdict: Check['verdict'] = 'pass', detail = ''): Check {
     detail,
     quick: false,
     flags: [],
+    held: null,
     worst_of_tolerance: 0.2,
     max_abs_err: 1e-6,
     peak_mem_mb: 10,

@@ -6,7 +6,7 @@ import { settleAgents } from '../../src/agent-list.ts'
 import { chooseAgent } from '../../src/choose-agent.ts'
 import { initialState } from '../../src/core/machine.ts'
 import { replay } from '../../src/core/recover.ts'
-import { JournalFile, readJournal } from '../../src/effects/journal.ts'
+import { FORMAT, JournalFile, readJournal } from '../../src/effects/journal.ts'
 import { LedgerFile } from '../../src/effects/ledger-file.ts'
 import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
@@ -124,7 +124,7 @@ async function openRun(root: string, rules: Partial<Rules>): Promise<OpenRun> {
       state: replay(run, recorded.events),
       events: recorded.events,
       journal,
-      repo: await RunRepo.open(repository, 'night', folder.worktree),
+      repo: await RunRepo.open(repository, 'night', folder.worktree, null),
     }
   }
   mkdirSync(folder.root, { recursive: true })
@@ -133,7 +133,7 @@ async function openRun(root: string, rules: Partial<Rules>): Promise<OpenRun> {
   const base = emptyRun(['rmsnorm'], rules)
   const target = { ...(base.targets.rmsnorm as Run['targets'][string]), startCommit: start, incumbent: start }
   const run: Run = { ...base, name: 'night', best: start, targets: { rmsnorm: target } }
-  const journal = await JournalFile.create(folder.events, { format: 1, run: 'night', start: { run } })
+  const journal = await JournalFile.create(folder.events, { format: FORMAT, run: 'night', start: { run } })
   return { state: initialState(run), events: [], journal, repo }
 }
 

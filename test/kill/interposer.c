@@ -1,0 +1,334 @@
+/* Counts the calls by which a daemon and its gits change a run's folders, and kills before the N-th: LD_PRELOAD, for kill tests only.
+ *
+ * KILL_STATE names a file of zeros, shared by every process of the run as a struct state; KILL_ROOT is the user's repository.
+ * KILL_AT is the number of the call to die before (0: only count), KILL_MODE who dies, KILL_TORN that half of a write is done first.
+ * KILL_JOURNAL is the run's journal: the calendar clock moves by a minute with each event in it and stands still otherwise, so that
+ * a run that was killed finds the times of one that was left alone. Clocks that only measure go on.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DAEMON = 0, POWER = 1, CALLER = 2 }; /* who dies: the daemon; all at once, with what is not yet on the disk; whoever calls */
+
+struct synced {
+  char path[1000];
+  long size; /* on the disk for certain */
+};
+
+struct state {
+  _Atomic long count;
+  _Atomic long events; /* in the journal, but for starts */
+  _Atomic int daemon;
+  struct synced files[2];
+};
+
+enum { EPOCH = 1767225600, STEP = 60 }; /* 2026-01-01 */
+
+static struct state *state, *shared_clock;
+static const char *root, *journal, *program = "node";
+static char subcommand[64];
+static long target;
+static int mode, torn, log_fd = -1;
+
+/* Found once, at the start: dlsym takes a lock, and a child of vfork that was killed with it would leave it to its parent. */
+#define FUNCTIONS(X) \
+  X(write) X(pwrite64) X(writev) X(fsync) X(fdatasync) X(ftruncate64) X(rename) X(unlink) X(link) X(execve) X(execvp) X(posix_spawn) \
+  X(clock_gettime) X(gettimeofday) X(time)
+#define DECLARE(name) static __typeof__(name) *real_##name;
+#define FIND(name) real_##name = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);
+#define REAL(name) (real_##name ? real_##name : (find_all(), real_##name))
+FUNCTIONS(DECLARE)
+
+static void find_all(void) {
+  FUNCTIONS(FIND)
+}
+
+static long number(const char *name) {
+  const char *text = getenv(name);
+  return text ? atol(text) : 0;
+}
+
+static int is_event(const char *line) {
+  return strncmp(line, "{\"type\":\"", 9) == 0 && strncmp(line, "{\"type\":\"started\"", 17) != 0;
+}
+
+static long recorded_events(void) {
+  FILE *file = fopen(journal, "r");
+  if (!file) return 0;
+  char *line = NULL;
+  size_t size = 0;
+  long events = 0;
+  for (ssize_t length; (length = getline(&line, &size, file)) > 0;) events += line[length - 1] == '\n' && is_event(line);
+  free(line);
+  fclose(file);
+  return events;
+}
+
+__attribute__((constructor)) static void begin(void) {
+  find_all();
+  const char *path = getenv("KILL_STATE"), *log = getenv("KILL_LOG");
+  root = getenv("KILL_ROOT");
+  journal = getenv("KILL_JOURNAL");
+  if (!path || !root || !journal) return;
+  target = number("KILL_AT");
+  mode = number("KILL_MODE");
+  torn = number("KILL_TORN");
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0) return;
+  struct state *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  if (shared == MAP_FAILED) return;
+  int nobody = 0;
+  if (atomic_compare_exchange_strong(&shared->daemon, &nobody, getpid())) shared->events = recorded_events();
+  shared_clock = shared;
+  if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  if (log_fd >= 0 && log_fd < 1000) { /* a number that nobody else closes or counts on */
+    int high = fcntl(log_fd, F_DUPFD_CLOEXEC, 1000);
+    close(log_fd);
+    log_fd = high;
+  }
+  char words[4096];
+  fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+  long length = fd < 0 ? 0 : read(fd, words, sizeof words - 1);
+  if (fd >= 0) close(fd);
+  words[length > 0 ? length : 0] = 0;
+  const char *base = strrchr(words, '/') ? strrchr(words, '/') + 1 : words;
+  if (strncmp(base, "git", 3) == 0) {
+    program = "git";
+    int value = 1; /* the first word is git, the one after -c a setting */
+    for (const char *word = words; word < words + length; word += strlen(word) + 1) {
+      if (!value && word[0] != '-') {
+        snprintf(subcommand, sizeof subcommand, "-%s", word);
+        break;
+      }
+      value = strcmp(word, "-c") == 0;
+    }
+  } else if (shared->daemon != getpid()) {
+    return; /* flock and the like change nothing */
+  }
+  state = shared;
+}
+
+static int ours(const char *path) {
+  size_t length = strlen(root);
+  if (strncmp(path, root, length) != 0 || path[length] != '/') return 0;
+  const char *rest = path + length;
+  return strncmp(rest, "/.git", 5) == 0 || strncmp(rest, "/.autokernel", 12) == 0 || strncmp(rest, "/results.tsv", 12) == 0;
+}
+
+static int path_of(int fd, char *path, size_t size) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  long length = readlink(link, path, size - 1);
+  if (length < 0) return 0;
+  path[length] = 0;
+  return ours(path);
+}
+
+static int absolute(const char *given, char *path, size_t size) {
+  if (given[0] == '/') {
+    snprintf(path, size, "%s", given);
+  } else {
+    char folder[2000];
+    if (!getcwd(folder, sizeof folder)) return 0;
+    snprintf(path, size, "%s/%s", folder, given);
+  }
+  return ours(path);
+}
+
+static struct synced *tracked(const char *path) {
+  const char *name = strrchr(path, '/');
+  int index = name && strcmp(name, "/events.jsonl") == 0 ? 0 : name && strcmp(name, "/results.tsv") == 0 ? 1 : -1;
+  return index < 0 ? NULL : &state->files[index];
+}
+
+static void die(void) {
+  int daemon = state->daemon;
+  if (mode != CALLER) kill(daemon, SIGKILL);
+  if (mode == POWER) {
+    for (int i = 0; i < 2; i++) {
+      struct stat now;
+      struct synced *file = &state->files[i];
+      if (file->path[0] && stat(file->path, &now) == 0 && now.st_size > file->size) truncate(file->path, file->size);
+    }
+  }
+  if (mode != DAEMON) kill(getpid(), SIGKILL);
+}
+
+/* True when this is the call that is to be cut in half. */
+static int boundary(const char *call, const char *path) {
+  long number = atomic_fetch_add(&state->count, 1) + 1;
+  if (log_fd >= 0) {
+    char line[2500];
+    int length = snprintf(line, sizeof line, "%ld\t%s%s\t%s\t%s\n", number, program, subcommand, call, path);
+    REAL(write)(log_fd, line, length);
+  }
+  if (number != target) return 0;
+  if (torn && strcmp(call, "write") == 0 && (mode != DAEMON || state->daemon == getpid())) return 1;
+  die();
+  return 0;
+}
+
+static void before_write(int fd, const char *path) {
+  struct synced *file = tracked(path);
+  struct stat now;
+  if (file && !file->path[0] && fstat(fd, &now) == 0) {
+    file->size = now.st_size;
+    snprintf(file->path, sizeof file->path, "%s", path);
+  }
+}
+
+ssize_t write(int fd, const void *bytes, size_t size) {
+  char path[2100];
+  if (state && path_of(fd, path, sizeof path)) {
+    before_write(fd, path);
+    if (boundary("write", path)) {
+      REAL(write)(fd, bytes, size / 2);
+      die();
+    }
+    if (strcmp(path, journal) == 0 && is_event(bytes)) state->events++;
+  }
+  return REAL(write)(fd, bytes, size);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at) {
+  char path[2100];
+  if (state && path_of(fd, path, sizeof path)) {
+    before_write(fd, path);
+    if (boundary("write", path)) {
+      REAL(pwrite64)(fd, bytes, size / 2, at);
+      die();
+    }
+  }
+  return REAL(pwrite64)(fd, bytes, size, at);
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+  char path[2100];
+  if (state && path_of(fd, path, sizeof path)) {
+    before_write(fd, path);
+    if (boundary("write", path)) {
+      REAL(write)(fd, parts[0].iov_base, parts[0].iov_len / 2);
+      die();
+    }
+  }
+  return REAL(writev)(fd, parts, count);
+}
+
+static void after_sync(int fd, const char *path, int result) {
+  struct synced *file = tracked(path);
+  struct stat now;
+  if (file && result == 0 && fstat(fd, &now) == 0) file->size = now.st_size;
+}
+
+int fsync(int fd) {
+  char path[2100];
+  if (!state || !path_of(fd, path, sizeof path)) return REAL(fsync)(fd);
+  boundary("fsync", path);
+  int result = REAL(fsync)(fd);
+  after_sync(fd, path, result);
+  return result;
+}
+
+int fdatasync(int fd) {
+  char path[2100];
+  if (!state || !path_of(fd, path, sizeof path)) return REAL(fdatasync)(fd);
+  boundary("fsync", path);
+  int result = REAL(fdatasync)(fd);
+  after_sync(fd, path, result);
+  return result;
+}
+
+int ftruncate64(int fd, off64_t size) {
+  char path[2100];
+  if (state && path_of(fd, path, sizeof path)) boundary("ftruncate", path);
+  return REAL(ftruncate64)(fd, size);
+}
+
+int rename(const char *from, const char *to) {
+  char path[4100];
+  if (state && absolute(to, path, sizeof path)) boundary("rename", path);
+  return REAL(rename)(from, to);
+}
+
+int unlink(const char *given) {
+  char path[4100];
+  if (state && absolute(given, path, sizeof path) && strstr(path, ".lock")) boundary("unlink", path); /* others are of files that nothing reads */
+  return REAL(unlink)(given);
+}
+
+int link(const char *from, const char *to) {
+  char path[4100];
+  if (state && absolute(to, path, sizeof path)) boundary("link", path);
+  return REAL(link)(from, to);
+}
+
+static void starting(const char *file, char *const words[]) {
+  char what[300] = "";
+  const char *base = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
+  if (strcmp(base, "git") == 0) {
+    for (int i = 1; words[i]; i++) {
+      if (strcmp(words[i], "-c") == 0 && words[i + 1]) i++;
+      else if (words[i][0] != '-') {
+        snprintf(what, sizeof what, " %s", words[i]);
+        break;
+      }
+    }
+  }
+  char text[400];
+  snprintf(text, sizeof text, "%s%s", base, what);
+  if (state) boundary("exec", text);
+}
+
+int execve(const char *file, char *const words[], char *const environment[]) {
+  starting(file, words);
+  return REAL(execve)(file, words, environment);
+}
+
+int execvp(const char *file, char *const words[]) {
+  starting(file, words);
+  return REAL(execvp)(file, words);
+}
+
+int posix_spawn(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                char *const words[], char *const environment[]) {
+  starting(file, words);
+  return REAL(posix_spawn)(pid, file, actions, attributes, words, environment);
+}
+
+static long calendar(void) {
+  return EPOCH + STEP * shared_clock->events;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *at) {
+  if (!shared_clock || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return REAL(clock_gettime)(clock, at);
+  *at = (struct timespec){.tv_sec = calendar()};
+  return 0;
+}
+
+int gettimeofday(struct timeval *at, void *zone) {
+  (void)zone;
+  if (!shared_clock) return REAL(gettimeofday)(at, NULL);
+  *at = (struct timeval){.tv_sec = calendar()};
+  return 0;
+}
+
+time_t time(time_t *at) {
+  time_t now = shared_clock ? calendar() : REAL(time)(NULL);
+  if (at) *at = now;
+  return now;
+}
