@@ -72,11 +72,12 @@ export function swept(state: State, sweeping: Sweeping, event: Event & { type: '
   const all = [written, ...proposal.sweep].map((setting, i) => ({ ...setting, quick: event.quick[i] ?? null }))
   const best = all.reduce((a, b) => (worth(b.quick) > worth(a.quick) ? b : a))
   const timed = all.filter(({ quick }) => quick !== null)
-  const hashes = timed.map(({ values }) => normalizedHash(applyTunables(proposal.source, values)))
   const source = applyTunables(proposal.source, best.values)
   const chosen: Proposal = { ...proposal, source, hypothesis: best.hypothesis, sweep: timed, written: proposal.source }
   const pace = { ...state.run.pace, sweepMs: average(state.run.pace.sweepMs, event.at - startedAt) }
-  const run = { ...state.run, pace, sources: hashes.reduce((known, hash) => add(known, hash, number), state.run.sources) }
+  const hashes = timed.map(({ values }) => normalizedHash(applyTunables(proposal.source, values)))
+  const sources = hashes.reduce((known, hash) => add(known, hash, number), state.run.sources)
+  const run = { ...state.run, pace, sources }
   return {
     state: { ...state, run, judging: { phase: 'committing', number, proposal: chosen, parent, startedAt, wall } },
     effects: [{ type: 'commit', number, proposal: chosen, parent, wall }],

@@ -8,7 +8,7 @@ import { check, proposal, round, run, sha, timing } from '../support/make.ts'
 
 const us = (n: number) => ({ us: n, ci95: 1 })
 const roofline = { bound: 'memory' as const, bytes: 1e6, flops: 1e6, limit_us: 20 }
-const baselines: Baselines = { start: us(100), eager: us(150), vendor: us(120), compile: null, busy: false, shapes: [], roofline }
+const baselines: Baselines = { start: us(100), eager: us(150), vendor: us(120), compile: null, busy: false, roofline, shapes: [] }
 
 /** A journal as it grows, and what the machine asks for at its end. */
 class Story {

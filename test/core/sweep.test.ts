@@ -1,4 +1,5 @@
 /** A sweep: which settings are tried, who runs in which heat, what becomes of it in the run, and that it can be cut and resumed. */
+
 import { describe, expect, it } from 'vitest'
 import { find } from '../../src/core/known.ts'
 import { initialState, step } from '../../src/core/machine.ts'
@@ -159,7 +160,7 @@ describe('a sweep in a run', () => {
     const [commit] = play.sweeps(null, null, null)
     expect(commit).toMatchObject({ type: 'commit', proposal: { source: TUNED, hypothesis: 'an idea' } })
     play.fails(1)
-    expect(play.state.run.sources.flatMap((layer) => Object.keys(layer))).toEqual([normalizedHash(TUNED)])
+    expect(play.state.run.sources).toEqual([{ [normalizedHash(TUNED)]: 1 }])
   })
 
   it('believes who came further more than who was fast once', () => {

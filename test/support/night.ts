@@ -124,7 +124,7 @@ async function openRun(root: string, rules: Partial<Rules>): Promise<OpenRun> {
       state: replay(run, recorded.events),
       events: recorded.events,
       journal,
-      repo: await RunRepo.open(repository, 'night', folder.worktree, null),
+      repo: await RunRepo.open(repository, 'night', folder.worktree, replay(run, recorded.events).run.best),
     }
   }
   mkdirSync(folder.root, { recursive: true })
