@@ -19,7 +19,12 @@ const CALLS_HELD = 4 // what a side may hold at once, in calls
  * What each source did, as written first; null for one that was not timed. It must only be better than a guess:
  * the winner goes through the five stages and its pairs like any other candidate, and a wrong one is found there at the latest.
  */
-export async function sweep(world: World, effect: Sweep, device: DeviceFacts, signal: AbortSignal): Promise<(Quick | null)[]> {
+export async function sweep(
+  world: Pick<World, 'evaluator' | 'fileOf' | 'withFiles'>,
+  effect: Sweep,
+  device: DeviceFacts,
+  signal: AbortSignal,
+): Promise<(Quick | null)[]> {
   const { proposal, parent, target, budgetMs } = effect
   const deadline = performance.now() + budgetMs
   const late = (): boolean => performance.now() > deadline

@@ -171,7 +171,7 @@ export type State = {
   judging:
     | { phase: 'idle' }
     | { phase: 'baselining'; target: string }
-    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
+    | { phase: 'sweeping'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string; cuts: number }
     | { phase: 'committing'; number: number; proposal: Proposal; parent: CommitSha; startedAt: number; wall: string }
     | { phase: 'checking'; experiment: Experiment }
     | { phase: 'timing'; experiment: Experiment; check: Check; rounds: Round[]; timing: Timing | null }

@@ -9,7 +9,7 @@ import { add } from './known.ts'
 import { baselineRows, candidateLatency, experimentRow, keepMessage, type Measured } from './record.ts'
 import { fillSlots, measures, pending } from './slots.ts'
 import { normalizedHash } from './source-hash.ts'
-import { swept } from './sweep.ts'
+import { swept, unswept } from './sweep.ts'
 
 export type Step = { state: State; effects: Effect[] }
 type On<T extends Event['type']> = Event & { type: T }
@@ -84,8 +84,14 @@ function restarted(state: State, event: On<'started'>): Step {
   const late = rules.runMs !== null && state.run.elapsedMs >= rules.runMs
   const stop = late ? ({ reason: 'hours', detail: 'the time is up', now: true } as const) : null
   const fresh: State = { ...state, paused: false, run: { ...state.run, rules, stop } }
-  if (!crashed || (judging.phase !== 'checking' && judging.phase !== 'timing' && judging.phase !== 'confirming'))
-    return { state: fresh, effects: late ? [] : pending(fresh) }
+  const cuttable =
+    judging.phase === 'sweeping' || judging.phase === 'checking' || judging.phase === 'timing' || judging.phase === 'confirming'
+  if (!crashed || !cuttable) return { state: fresh, effects: late ? [] : pending(fresh) }
+  if (judging.phase === 'sweeping') {
+    const swept: State = { ...fresh, judging: { ...judging, cuts: judging.cuts + 1 } }
+    const next = judging.cuts + 1 < MAX_CUTS ? swept : { ...fresh, judging: unswept(judging) } // it may be the sweep that brings the machine down
+    return { state: next, effects: late ? [] : pending(next) }
+  }
   const experiment = { ...judging.experiment, cuts: judging.experiment.cuts + 1 }
   const again: State = { ...fresh, judging: { ...judging, experiment } }
   if (experiment.cuts < MAX_CUTS) return { state: again, effects: late ? [] : pending(again) }

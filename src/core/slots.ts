@@ -102,7 +102,7 @@ function startJudging(state: State, at: number, wall: string): Step {
   const begun = { number, proposal: { ...proposal, sweep: untried(run, proposal, ready) }, parent, startedAt: at, wall }
   const judged = { ...state, run: { ...run, experiments: number }, proposing: { ...proposing, ready } }
   if (begun.proposal.sweep.length > 0)
-    return { state: { ...judged, judging: { phase: 'sweeping', ...begun } }, effects: [sweepEffect(run, begun)] }
+    return { state: { ...judged, judging: { phase: 'sweeping', ...begun, cuts: 0 } }, effects: [sweepEffect(run, begun)] }
   return { state: { ...judged, judging: { phase: 'committing', ...begun } }, effects: [{ type: 'commit', number, proposal, parent, wall }] }
 }
 

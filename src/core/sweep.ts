@@ -84,5 +84,10 @@ export function swept(state: State, sweeping: Sweeping, event: Event & { type: '
   }
 }
 
+/** Goes on as written. */
+export function unswept({ number, proposal, parent, startedAt, wall }: Sweeping): State['judging'] & { phase: 'committing' } {
+  return { phase: 'committing', number, proposal: { ...proposal, sweep: [] }, parent, startedAt, wall }
+}
+
 /** Who came further counts more: a mean of four rounds is worth believing where one lucky round is not. */
 const worth = (quick: Quick | null): number => (quick?.gain ? quick.ratios.length * 1e3 + Math.log(quick.gain) : Number.NEGATIVE_INFINITY)

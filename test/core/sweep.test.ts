@@ -203,6 +203,17 @@ describe('a sweep in a run', () => {
     expect(after.effects.filter(({ type }) => type === 'sweep')).toEqual([])
   })
 
+  it('is given up when the run crashes in it twice', () => {
+    const play = new Play()
+    play.answers(TUNED)
+    expect(play.happen({ type: 'started', rules: play.run.rules })).toContainEqual(expect.objectContaining({ type: 'sweep' }))
+    const effects = play.happen({ type: 'started', rules: play.run.rules })
+    expect(effects).toContainEqual(
+      expect.objectContaining({ type: 'commit', proposal: expect.objectContaining({ source: TUNED, sweep: [] }) }),
+    )
+    expect(effects.filter(({ type }) => type === 'sweep')).toEqual([])
+  })
+
   it('may take as long as a verdict did', () => {
     const play = new Play()
     play.answers(TUNED)

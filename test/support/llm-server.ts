@@ -27,7 +27,7 @@ export type LlmServer = {
   seen: Seen[]
   will: (...next: Behaviour[]) => void
   /** From now on, what it does with the n-th request, counted from 1 and over all. */
-  always: (of: (n: number) => Behaviour) => void
+  always: (of: (n: number, body: string) => Behaviour) => void
 }
 
 const closers: (() => void)[] = []
@@ -38,13 +38,13 @@ afterEach(() => {
 export async function llmServer(protocol: Protocol): Promise<LlmServer> {
   const seen: Seen[] = []
   let planned: Behaviour[] = []
-  let rule: ((n: number) => Behaviour) | null = null
+  let rule: ((n: number, body: string) => Behaviour) | null = null
   const server = createServer((request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
     request.on('end', () => {
       seen.push({ path: request.url ?? '', headers: request.headers, body: JSON.parse(Buffer.concat(chunks).toString()) })
-      const behaviour = rule?.(seen.length) ?? (planned.length > 1 ? planned.shift() : planned[0])
+      const behaviour = rule?.(seen.length, JSON.stringify(seen.at(-1)?.body)) ?? (planned.length > 1 ? planned.shift() : planned[0])
       const afterMs = behaviour?.do === 'answer' ? (behaviour.afterMs ?? 0) : 0
       if (behaviour) setTimeout(() => behave(protocol, behaviour, response), afterMs)
     })
@@ -59,7 +59,7 @@ export async function llmServer(protocol: Protocol): Promise<LlmServer> {
     planned = next
     rule = null
   }
-  const always = (of: (n: number) => Behaviour): void => {
+  const always = (of: (n: number, body: string) => Behaviour): void => {
     rule = of
   }
   return { url: `http://127.0.0.1:${port}`, seen, will, always }

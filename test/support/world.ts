@@ -35,8 +35,13 @@ export class World {
     return world
   }
 
-  async autokernel(...args: string[]): Promise<Outcome> {
-    const { ANTHROPIC_API_KEY: _, ...env } = process.env
+  autokernel(...args: string[]): Promise<Outcome> {
+    return this.autokernelWith({}, ...args)
+  }
+
+  async autokernelWith(environment: NodeJS.ProcessEnv, ...args: string[]): Promise<Outcome> {
+    const { ANTHROPIC_API_KEY: _, ...own } = process.env
+    const env = { ...own, ...environment }
     const done = await execa(join(packageRoot, 'autokernel'), args, { cwd: this.folder, reject: false, env, extendEnv: false })
     return { code: done.exitCode ?? -1, stdout: done.stdout, stderr: done.stderr }
   }
