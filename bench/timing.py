@@ -22,7 +22,7 @@ BATCHES = 3  # in a visit; their median counts
 LONG_S = 0.100  # batches longer than this are not repeated within a visit
 AUDITS = 5  # that must all be too slow before it counts
 AUDIT_MULTIPLE, AUDIT_S = 1.5, 5e-6  # an audit disturbs the cache a little; skipping a third of the calls shows
-USUAL_MULTIPLE, ENOUGH_AUDITS = 1.25, 4  # and in the middle of several audits, skipping a fifth
+USUAL_MULTIPLE, ENOUGH_AUDITS = 1.25, 4  # beside another side, in the middle of several audits: skipping a fifth
 AGREE_SHARE, AGREE_S = 0.02, 50e-6  # on a GPU its own clock counts while it is this close to the judge's
 LIE_S = 10e-6  # but never for less than the judge's shortest batch less this: more is not to be gained by lying
 LYING_SHARE, LYING_S = 0.25, 1e-3  # a clock this far ahead of the judge's, on a quiet machine, is no accident
@@ -124,6 +124,7 @@ class Stopwatch:
         count = self.clock.audited(timed)
         for _ in range(AUDITS):
             batch = self.clock.fresh(side, worker, timed, count, audit=True)
+            self._collect(side, worker, timed, batch, claims)  # before the next batch delivers to the same place
             if batch.wall / count <= AUDIT_MULTIPLE * usual_s + AUDIT_S:
                 break
             # the machine may have become slower meanwhile: what is usual is asked again, right after
@@ -136,13 +137,14 @@ class Stopwatch:
             if not watch.busy():
                 raise TimingFailed(side, "suspect", detail)
             watch.spoil(f"{detail}, or others keep the machine busy")
-        self._collect(side, worker, timed, batch, claims)
-        seen = self.excess.setdefault((side, timed.name), [])
-        seen.append((batch.wall / count - AUDIT_S) / usual_s)
-        if len(seen) >= ENOUGH_AUDITS and statistics.median(seen) > USUAL_MULTIPLE:
+        self.excess.setdefault((side, timed.name), []).append((batch.wall / count - AUDIT_S) / usual_s)
+        usual = {s: statistics.median(seen) for (s, name), seen in self.excess.items() if name == timed.name}
+        enough = len(self.excess[side, timed.name]) >= ENOUGH_AUDITS
+        others = max(1.0, min((usual[s] for s in usual if s != side), default=AUDIT_MULTIPLE))
+        if enough and usual[side] > USUAL_MULTIPLE * others:
             detail = (
-                f"{self.op.name} {list(timed.case.shape)}: {statistics.median(seen):.2f}x the usual time a call where "
-                f"every output counts, in the middle of {len(seen)} audits: not every call is made"
+                f"{self.op.name} {list(timed.case.shape)}: {usual[side]:.2f}x the usual time a call where every output "
+                f"counts, in the middle of several audits, and {others:.2f}x for others: not every call is made"
             )
             if not watch.busy():
                 raise TimingFailed(side, "suspect", detail)

@@ -26,9 +26,14 @@ def scaled(x: torch.Tensor, weight: torch.Tensor, _bias: torch.Tensor, eps: floa
 
 
 def offset(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
-    """An error of the mean is as large as the mean, and stands out as far as the row is scaled up."""
+    """An error of the mean is as large as the sums on the way to it, and stands out as far as the row is scaled up.
+
+    The sums are the mean's own drift and a random walk around it: where one element is far larger than the others, the
+    walk is that element, and what lies near the mean has an error that is large beside itself.
+    """
     var, mean = torch.var_mean(x, -1, keepdim=True, correction=0)
-    return mean.abs() * torch.rsqrt(var + eps) * weight.abs() + bias.abs()
+    walk = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / max(1, x.shape[-1])
+    return (mean.abs() + walk) * torch.rsqrt(var + eps) * weight.abs() + bias.abs()
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
