@@ -64,8 +64,9 @@ export class Night {
     return ['optimize', '--resume', this.name, '--python', this.python, ...more]
   }
 
-  say(...args: string[]): Promise<Outcome> {
-    return this.start(args).ended
+  async say(...args: string[]): Promise<Outcome> {
+    const done = await this.start(args).ended
+    return { ...done, stdout: done.stdout.trimEnd(), stderr: done.stderr.trimEnd() }
   }
 
   /** Starts the program, or another in front of it, and does not wait for its end. */
