@@ -35,3 +35,13 @@ export function startJudge(room: Room, log: string, say: (line: string) => void,
     takeTurn: deviceTurns(room.device, say),
   })
 }
+
+/** Measures something on the device without the judge, in its turn. */
+export async function inTurn<T>(room: Room, say: (line: string) => void, measure: () => Promise<T>): Promise<T> {
+  const device = await deviceTurns(room.device, say)()
+  try {
+    return await measure()
+  } finally {
+    device.release()
+  }
+}

@@ -13,7 +13,7 @@ import { findRepository } from './effects/repository.ts'
 import { UsageError } from './errors.ts'
 import type { Held } from './held.ts'
 import type { Io } from './io.ts'
-import { openRoom, type Room, startJudge } from './machine-room.ts'
+import { inTurn, openRoom, type Room, startJudge } from './machine-room.ts'
 import type { Options } from './options.ts'
 import { findModel } from './package-root.ts'
 import { commitStart, selectTargets, starterFile } from './prepare.ts'
@@ -65,7 +65,7 @@ export async function newSession({ folder, io, opened }: Held, options: Options,
   }
 
   io.say(`profiling ${basename(file)} on ${room.device} (${room.dtype}) ...`)
-  const profile = await profileModel({ python: room.python, model, say: io.say })
+  const profile = await inTurn(room, io.say, () => profileModel({ python: room.python, model, say: io.say }))
   const targets = selectTargets(profile, room.backend, options.kernels)
   for (const target of targets) starterFile(target.op, target.backend)
   io.say(profileTable(profile, targets))

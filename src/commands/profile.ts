@@ -4,7 +4,7 @@ import { planTargets } from '../core/plan.ts'
 import { profileModel } from '../effects/profiler.ts'
 import { UsageError } from '../errors.ts'
 import type { Io } from '../io.ts'
-import { openRoom } from '../machine-room.ts'
+import { inTurn, openRoom } from '../machine-room.ts'
 import type { Options } from '../options.ts'
 import { findModel } from '../package-root.ts'
 import { profileTable } from '../profile-table.ts'
@@ -28,7 +28,7 @@ export async function profile(options: Options, io: Io): Promise<number> {
     memorySnapshot: inFolder(options['memory-snapshot']),
     compileLog: inFolder(options['compile-log']),
   }
-  const found = await profileModel({ python: room.python, model, say: io.say, ...files })
+  const found = await inTurn(room, io.say, () => profileModel({ python: room.python, model, say: io.say, ...files }))
   if (io.json) io.document(found)
   else io.print(profileTable(found, planTargets(found, room.backend, { kind: 'all' })))
   return 0

@@ -25,7 +25,7 @@ describe('a run', () => {
   afterAll(() => stage.close())
 
   it('whose journal lost its end is judged again from there, and ends as if nothing had been lost', { timeout: LONG }, async () => {
-    const rounds = Array.from({ length: ALL ? 60 : 6 }, (_, i) => ({ name: `cut ${i}`, lines: 1 + (i % 3), part: random() }))
+    const rounds = Array.from({ length: ALL ? 60 : 3 }, (_, i) => ({ name: `cut ${i}`, lines: 1 + (i % 3), part: random() }))
     await playAll(rounds, async ({ lines, part }) => {
       const scene = new Scene(stage)
       await scene.start(null)
@@ -58,7 +58,7 @@ describe('a run', () => {
   })
 
   it('whose judge is killed asks a fresh one, or ends and goes on when it is started again', { timeout: LONG }, async () => {
-    const rounds = Array.from({ length: ALL ? 60 : 6 }, (_, i) => ({ name: `judge ${i}`, times: 1 + (i % 3), after: random() * 1500 }))
+    const rounds = Array.from({ length: ALL ? 60 : 3 }, (_, i) => ({ name: `judge ${i}`, times: 1 + (i % 3), after: random() * 1500 }))
     await playAll(rounds, async ({ times, after }) => {
       const scene = new Scene(stage)
       let last = await scene.start(null, () => void killJudges(scene.folder, times, after))

@@ -58,27 +58,27 @@ describe('a run that is killed and started again ends as if it had been left alo
 
   it('when the daemon dies before any call that writes, syncs, renames or starts something', { timeout: LONG }, async () => {
     await playAll(
-      boundaries(log, ALL, SEED).map((number) => at(number, 'daemon')),
+      sample(boundaries(log, ALL, SEED), 40).map((number) => at(number, 'daemon')),
       play,
     )
   })
 
   it('when the power goes, with half of a write done and all lost that was not synced', { timeout: LONG }, async () => {
     await playAll(
-      sample(boundaries(log, ALL, SEED + 1), 16).map((number) => at(number, 'power', true)),
+      sample(boundaries(log, ALL, SEED + 1), 8).map((number) => at(number, 'power', true)),
       play,
     )
   })
 
   it('when git dies in the middle of its work', { timeout: LONG }, async () => {
     await playAll(
-      sample(boundaries(log, ALL, SEED + 2, /^git-/), 8).map((number) => at(number, 'caller', true)),
+      sample(boundaries(log, ALL, SEED + 2, /^git-/), 6).map((number) => at(number, 'caller', true)),
       play,
     )
   })
 
   it('when the restart is killed too', { timeout: LONG }, async () => {
-    const rounds = Array.from({ length: ALL ? 100 : 6 }, (_, i): Round => {
+    const rounds = Array.from({ length: ALL ? 100 : 4 }, (_, i): Round => {
       const [first, second] = [random(), random()].map((part) => 1 + Math.floor(part * log.length))
       const again = { at: Math.ceil((second ?? 1) / 3), who: i % 2 === 0 ? 'daemon' : 'power', torn: true } as const
       return { ...at(first ?? 1, 'daemon'), name: `daemon at ${first}, again at ${again.at}`, again }
@@ -87,7 +87,7 @@ describe('a run that is killed and started again ends as if it had been left alo
   })
 
   it('when it is killed at a random moment', { timeout: LONG }, async () => {
-    const rounds = Array.from({ length: ALL ? 300 : 6 }, (): Round => {
+    const rounds = Array.from({ length: ALL ? 300 : 3 }, (): Round => {
       const afterMs = Math.round(random() * ms)
       return { name: `after ${afterMs} ms`, kill: null, afterMs, again: null }
     })
@@ -99,7 +99,7 @@ describe('a run that is killed and started again ends as if it had been left alo
   })
 
   // Each of these is there for a reason: without it a run that is killed at the right moment ends differently.
-  it.each(sample(MUTANTS, 4))('and does not without $without', { timeout: LONG }, async (mutant) => {
+  it.each(sample(MUTANTS, 3))('and does not without $without', { timeout: LONG }, async (mutant) => {
     const program = buildMutant(mutant, stage.newPlace())
     const { kill, kinds } = mutant
     if (kill === 'moved') {

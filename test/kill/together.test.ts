@@ -23,7 +23,7 @@ describe('one at a time', () => {
   }, 5 * MINUTES)
   afterAll(() => stage.close())
 
-  it(`of ${STARTS} starts of one run at the same time exactly one wins, and the others say who has it`, {
+  it(`of ${STARTS} starts of one run at the same time exactly one wins, the others say who has it, and one that comes later that it is finished`, {
     timeout: 10 * MINUTES,
   }, async () => {
     const locks = stage.newPlace()
@@ -40,8 +40,14 @@ describe('one at a time', () => {
     const losers = ended.filter(({ code }) => code === 75)
     expect(losers).toHaveLength(STARTS - 1)
     for (const { output } of losers) expect(output).toContain(`is in use by process ${winner};`)
-    expect(ended.filter(({ code }) => code === 0)).toHaveLength(1)
+    const won = ended.filter(({ code }) => code === 0)
+    expect(won).toMatchObject([{ output: expect.stringMatching(/waiting for the device, held by pid \d+; runs take turns/) }])
     await expectUndisturbed(scene, reference)
+
+    const journal = readFileSync(scene.journal)
+    const late = await scene.start(null)
+    expect(late).toMatchObject({ code: 0, output: expect.stringMatching(/run night is finished \(--max-experiments is reached\)/) })
+    expect(readFileSync(scene.journal)).toEqual(journal)
   })
 
   it('two runs on one device both come to their end, and never measure at the same moment', { timeout: 5 * MINUTES }, async () => {
