@@ -55,8 +55,7 @@ it('stop --now does not finish the experiment: it is measured again, under its n
   const run = night(0.1)
   const { ended } = run.start(run.fresh('--max-experiments', '4'))
   await run.until(() => run.settled() === 1)
-  run.pace(30)
-  await run.until(() => run.events().at(-1)?.type !== 'settled' && run.events().filter(({ type }) => type === 'committed').length === 2)
+  await run.stuck()
   expect((await run.say('stop', '--now')).stdout).toMatch(/^stopping night \(pid \d+\) now: nothing more is measured; go on later with: /)
   expect(await ended).toMatchObject({
     code: 143,
@@ -99,8 +98,7 @@ describe('a signal', () => {
       const run = night(0.1)
       const { child, ended } = run.start(run.fresh('--max-experiments', '3'))
       await run.until(() => run.settled() === 1)
-      run.pace(30)
-      await run.until(() => run.events().filter(({ type }) => type === 'committed').length === 2)
+      await run.stuck()
       const at = performance.now()
       child.kill(signal)
       expect(await ended).toMatchObject({

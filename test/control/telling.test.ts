@@ -52,7 +52,7 @@ it('refuses --notify that can reach nobody before anything begins', async () => 
 it('says a plain line for each experiment where there is no terminal', async () => {
   const { run } = night()
   const { stderr } = await run.start(run.fresh('--max-experiments', '3')).ended
-  const lines = stderr.split('\n').filter((line) => /^ +#\d/.test(line))
+  const lines = stderr.split('\n').filter((line) => /^ +#\d+ +rmsnorm/.test(line))
   expect(lines).toHaveLength(3)
   for (const line of lines)
     expect(line).toMatch(

@@ -1,27 +1,12 @@
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
 import { ToolError } from '../../src/errors.ts'
 import type { CommitSha } from '../../src/schema.ts'
-import { experiment, noRow, proposal, startRun, WALL } from './a-run.ts'
+import { experiment, noRow, proposal, startRun, userSide, WALL } from './a-run.ts'
 import { git, tempFolder, userRepository, write } from './temp.ts'
-
-/** Every byte of the user's side: files, index, HEAD, branches but ours, config. */
-function userSide(folder: string): Record<string, string> {
-  const seen: Record<string, string> = { refs: git(folder, 'for-each-ref', 'refs/heads/main', 'refs/stash', 'refs/tags') }
-  const visit = (path: string): void => {
-    for (const entry of readdirSync(join(folder, path), { withFileTypes: true })) {
-      const name = join(path, entry.name)
-      if (name === '.autokernel' || /^\.git\/(objects|worktrees|logs|refs)$/.test(name)) continue
-      if (entry.isDirectory()) visit(name)
-      else seen[name] = `${statSync(join(folder, name)).mtimeMs} ${readFileSync(join(folder, name), 'base64')}`
-    }
-  }
-  visit('.')
-  return seen
-}
 
 describe('a run in a repository', () => {
   it('starts a branch at HEAD that adds the starting kernels and nothing else', async () => {
@@ -140,81 +125,6 @@ describe('a run in a repository', () => {
     await repo.keep(await experiment(repo, 1, first, source), 'perf\n', WALL, noRow)
     expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe(source)
     expect(git(repo.worktree, 'status', '--porcelain')).toBe('')
-  })
-
-  it.each<[string, (worktree: string, folder: string) => void]>([
-    ['whose .git was deleted', (worktree) => rmSync(join(worktree, '.git'))],
-    ['that was deleted', (worktree) => rmSync(worktree, { recursive: true })],
-    ['that git has forgotten', (_, folder) => rmSync(join(folder, '.git/worktrees/worktree'), { recursive: true })],
-  ])('does not touch the repository around a worktree %s, and makes it anew when it is resumed', async (_, damage) => {
-    const folder = userRepository()
-    const { repo, first } = await startRun(folder)
-    write(folder, { 'llama.py': 'edited and not committed\n' })
-    damage(repo.worktree, folder)
-    const before = userSide(folder)
-    await repo.reset().catch((error: unknown) => expect(String(error)).toMatch(/^(Tool|Git)\w*Error: git reset|does not exist/))
-    expect(userSide(folder)).toEqual(before)
-    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
-    expect(await again.reset()).toBe(first)
-    expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 1\n')
-    expect(userSide(folder)).toEqual(before)
-  })
-
-  it('is resumed where its journal ends: past its own commits that the journal does not know, and in a worktree that was switched', async () => {
-    const folder = userRepository()
-    const { repo, first } = await startRun(folder)
-    await repo.commitFiles({ 'optimized/manifest.json': '{}\n' }, 'autokernel: put rmsnorm into the model\n', WALL)
-    git(repo.worktree, 'checkout', '-q', '--detach', first)
-    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
-    expect(await again.tip()).toBe(first)
-    expect(git(repo.worktree, 'symbolic-ref', 'HEAD').trim()).toBe('refs/heads/autokernel/night-1')
-  })
-
-  it.each<[string, (folder: string) => void, RegExp]>([
-    [
-      'was moved elsewhere',
-      (folder) => git(folder, 'update-ref', 'refs/heads/autokernel/night-1', 'main'),
-      /which does not contain it; to put it/,
-    ],
-    ['was deleted', (folder) => git(folder, 'update-ref', '-d', 'refs/heads/autokernel/night-1'), /found no such branch; to put it back/],
-    [
-      'got a commit of somebody else',
-      (folder) => {
-        const more = git(
-          folder,
-          '-c',
-          'user.name=B',
-          '-c',
-          'user.email=b@c',
-          'commit-tree',
-          '-p',
-          'autokernel/night-1',
-          '-m',
-          'mine',
-          'main^{tree}',
-        )
-        git(folder, 'update-ref', 'refs/heads/autokernel/night-1', more.trim())
-      },
-      /found [0-9a-f]{12} by B <b@c> \(mine\); to put it back/,
-    ],
-  ])('is not resumed when its branch %s, and says what it found', async (_, change, message) => {
-    const folder = userRepository()
-    const { repo, first } = await startRun(folder)
-    change(folder)
-    const before = git(folder, 'for-each-ref')
-    await expect(RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)).rejects.toThrow(message)
-    expect(git(folder, 'for-each-ref')).toBe(before)
-  })
-
-  it('leaves locks of anybody else alone, and does its work beside them', async () => {
-    const folder = userRepository()
-    const { repo, first } = await startRun(folder)
-    const locks = ['.git/index.lock', '.git/HEAD.lock', '.git/refs/heads/main.lock', '.git/config.lock']
-    for (const lock of locks) writeFileSync(join(folder, lock), '')
-    writeFileSync(join(folder, '.git/worktrees/worktree/HEAD.lock'), '')
-    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
-    await again.keep(await experiment(again, 1, first, 'start = 2\n'), 'perf\n', WALL, noRow)
-    for (const lock of locks) expect(existsSync(join(folder, lock))).toBe(true)
   })
 
   it('commits only under optimized/', async () => {

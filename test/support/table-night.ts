@@ -40,6 +40,11 @@ export class Night {
     chmodSync(this.python, 0o755)
   }
 
+  /** Nothing is measured, so it need not take turns with whoever really measures here. */
+  private get env(): Record<string, string> {
+    return { AUTOKERNEL_LOCKS: join(this.tools, 'locks') }
+  }
+
   /** Seconds that the judge takes for each question from now on. */
   pace(seconds: number): void {
     writeFileSync(this.paceFile, String(seconds))
@@ -59,8 +64,9 @@ export class Night {
     return ['optimize', '--resume', this.name, '--python', this.python, ...more]
   }
 
-  say(...args: string[]): Promise<Outcome> {
-    return this.world.autokernel(...args)
+  async say(...args: string[]): Promise<Outcome> {
+    const done = await this.start(args).ended
+    return { ...done, stdout: done.stdout.trimEnd(), stderr: done.stderr.trimEnd() }
   }
 
   /** Starts the program, or another in front of it, and does not wait for its end. */
@@ -71,7 +77,7 @@ export class Night {
 
   /** Any program, in the user's folder. */
   run(program: string, args: string[], env: Record<string, string> = {}): Running {
-    const child = spawn(program, args, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...env } })
+    const child = spawn(program, args, { cwd: this.world.folder, stdio: 'pipe', env: { ...process.env, ...this.env, ...env } })
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', (text) => (stdout += text))
@@ -97,6 +103,15 @@ export class Night {
 
   settled(): number {
     return this.events().filter(({ type }) => type === 'settled').length
+  }
+
+  /** Makes the judge slow, and resolves when it has something in its hands since the last verdict. */
+  async stuck(): Promise<void> {
+    this.pace(30)
+    await this.until(() => {
+      const types = this.events().map(({ type }) => type)
+      return types.slice(types.lastIndexOf('settled') + 1).includes('answered')
+    })
   }
 
   until(what: () => boolean): Promise<void> {
