@@ -1,9 +1,10 @@
 /** What a killed git leaves behind in a run's own corner of the repository, found and removed. A lock of anybody else is never touched. */
 import { readdir, readFile, readlink, realpath, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { TemporaryError } from '../errors.ts'
 
+const BEGIN_MS = 1000 // git is through with it in milliseconds
 const PATIENCE_MS = 30_000 // a git that outlived its daemon has milliseconds to go
 
 /** The git folder of our linked worktree, null when git does not know it (any more) or it was removed. */
@@ -18,13 +19,25 @@ export async function worktreeGitDir(gitDir: string, worktree: string): Promise<
 
 /** Removes the worktree and git's entry for it, whatever state a kill left the two in. */
 export async function forgetWorktree(gitDir: string, worktree: string): Promise<void> {
-  for (const entry of await files(join(gitDir, 'worktrees'))) {
-    const own = join(gitDir, 'worktrees', entry)
-    const points = (await readFile(join(own, 'gitdir'), 'utf8').catch(() => '')).trim()
-    if (points !== '' && resolve(points) === join(worktree, '.git')) await rm(own, { recursive: true, force: true })
+  const entries = join(gitDir, 'worktrees')
+  for (const entry of await files(entries)) {
+    const own = join(entries, entry)
+    if (await begun(own, worktree)) await pause(BEGIN_MS) // another run may be making its own at this moment
+    const points = (await pointsTo(own)).trim()
+    if ((points !== '' && resolve(points) === join(worktree, '.git')) || (await begun(own, worktree)))
+      await rm(own, { recursive: true, force: true })
   }
   await rm(worktree, { recursive: true, force: true })
 }
+
+/** Is this the entry of a `git worktree add` that died before it had written where the worktree is? git never prunes such a one. */
+async function begun(own: string, worktree: string): Promise<boolean> {
+  const named = new RegExp(`/${basename(worktree)}\\d*$`).test(own)
+  const points = await pointsTo(own)
+  return named && !points.endsWith('\n') && join(worktree, '.git').startsWith(points)
+}
+
+const pointsTo = (own: string): Promise<string> => readFile(join(own, 'gitdir'), 'utf8').catch(() => '')
 
 /**
  * Under the run's lock: locks of git on the run's own refs and worktree are leftovers, unless a git that outlived its killed

@@ -192,7 +192,7 @@ describe("the user's side", () => {
     expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 2\n')
   })
 
-  it('may be a subfolder, a detached HEAD, a linked worktree or a shallow clone', async () => {
+  it('may be a subfolder, a detached HEAD, a linked worktree, a shallow clone, or a submodule and a worktree of it', async () => {
     const origin = userRepository({ 'a/b/llama.py': 'x\n' })
     write(origin, { 'more.txt': 'x' })
     git(origin, 'add', '.')
@@ -201,7 +201,12 @@ describe("the user's side", () => {
     git(origin, 'clone', '-q', '--depth', '1', `file://${origin}`, clone)
     git(origin, 'checkout', '-q', '--detach')
     git(origin, 'worktree', 'add', '-q', join(origin, 'linked'), 'main')
+    const outer = userRepository()
+    git(outer, '-c', 'protocol.file.allow=always', 'submodule', '--quiet', 'add', `file://${origin}`, 'sub')
+    git(join(outer, 'sub'), 'worktree', 'add', '-q', '--detach', join(outer, 'sub-linked'))
     for (const [folder, run] of [
+      [join(outer, 'sub'), 'in-submodule'],
+      [join(outer, 'sub-linked'), 'in-worktree-of-it'],
       [join(origin, 'a/b'), 'in-sub'],
       [join(origin, 'linked'), 'in-linked'],
       [clone, 'in-shallow'],
