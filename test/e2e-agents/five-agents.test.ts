@@ -2,6 +2,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { LedgerRow } from '../../src/core/ledger.ts'
 import { anthropicServer } from '../support/anthropic-server.ts'
 import { KEY } from '../support/llm-agents.ts'
 import type { Behaviour, LlmServer } from '../support/llm-server.ts'
@@ -39,6 +40,8 @@ describe('--agent anthropic,openai,inbox,command, then search', () => {
   let outcome: Outcome
   let searched: Outcome
   let refused: Outcome
+  let rows: LedgerRow[]
+  let report: string
   const run = join(world.folder, '.autokernel', 'runs', 'five')
 
   beforeAll(async () => {
@@ -66,12 +69,14 @@ describe('--agent anthropic,openai,inbox,command, then search', () => {
     const agents = ['--agent', 'anthropic,openai,inbox,command', '--max-experiments', '6']
     outcome = await world.autokernelWith(env, 'optimize', '--model', 'tiny_softmax.py', '--run', 'five', ...agents, ...flags)
     searched = await world.autokernelWith(env, 'optimize', '--resume', 'five', '--agent', 'search', '--max-experiments', '7')
+    rows = world.rows().filter((row) => row.experiment !== '0')
+    report = readFileSync(join(run, 'REPORT.md'), 'utf8') // going on removes it
     // Here, since the servers close after the first test.
     refused = await world.autokernelWith(env, 'optimize', '--resume', 'five', '--agent', 'anthropic', '--max-experiments', '9', '-q')
   }, 20 * MINUTES)
   afterAll(() => world.remove())
 
-  const experiments = () => world.rows().filter((row) => row.experiment !== '0')
+  const experiments = () => rows
 
   it('gives each of them its turn, in order, and ends well', () => {
     expect(outcome, outcome.stderr).toMatchObject({ code: 0 })
@@ -88,7 +93,6 @@ describe('--agent anthropic,openai,inbox,command, then search', () => {
   })
 
   it('bills what the two providers said they used; a coding agent’s answer counts, at no known price', () => {
-    const report = readFileSync(join(run, 'REPORT.md'), 'utf8')
     expect(report).toMatch(/22000 tokens in 5 answers of a model/)
     expect(report).toMatch(/The device had nothing to measure in \d+\.\d % of that time/)
   })
