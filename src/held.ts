@@ -27,7 +27,7 @@ export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding
   try {
     opened.add(news, () => news.alive(false))
     const control = opened.add(
-      await openControl(folder.control, (order) => {
+      openControl(folder.control, (order) => {
         if (order.order !== 'stop' || !order.now) return false
         stopNow()
         return true

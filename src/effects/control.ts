@@ -1,6 +1,5 @@
-/** A run's control channel: a small file in its folder, to which commands append orders and which the daemon watches. */
+/** A run's control channel: a small file in its folder, to which commands append orders and which the daemon looks at. */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
-import { watch } from 'chokidar'
 import { z } from 'zod'
 import { cannotWrite } from './files.ts'
 
@@ -14,7 +13,7 @@ export type Order = z.infer<typeof Order>
 export type Control = {
   /** Each order once, in order; those that came before somebody listened come at once. */
   listen: (take: (order: Order) => void) => void
-  close: () => Promise<void>
+  close: () => void
 }
 
 const POLL_MS = 200
@@ -28,7 +27,7 @@ export function sendOrder(path: string, order: Order): void {
 }
 
 /** For the holder of the run's lock: orders that an earlier daemon did not live to take are forgotten. */
-export async function openControl(path: string, urgent: (order: Order) => boolean): Promise<Control> {
+export function openControl(path: string, urgent: (order: Order) => boolean): Control {
   try {
     writeFileSync(path, '')
   } catch (error) {
@@ -38,19 +37,15 @@ export async function openControl(path: string, urgent: (order: Order) => boolea
   let waiting: Order[] = []
   let deliver = (order: Order): void => void waiting.push(order)
   const refresh = (): void => {
-    const { orders, bytes } = whole(path, taken)
+    const all = contents(path)
+    if (all === null) return
+    const { orders, bytes } = whole(all, taken)
     taken = bytes
     for (const order of orders) if (!urgent(order)) deliver(order)
   }
-  // By polling: an order may come from another host of a cluster, whose writes on a shared disk inotify does not see.
-  const watcher = watch(path, { ignoreInitial: true, usePolling: true, interval: POLL_MS })
-  watcher.on('all', refresh)
-  await new Promise<void>((resolve, reject) => {
-    watcher.once('ready', resolve)
-    watcher.once('error', reject)
-  })
-  watcher.on('error', refresh)
-  refresh() // what came before the watching began
+  // By reading it again and again: an order may come from another host of a cluster, whose writes on a shared disk no
+  // watcher sees; and a watcher that compares times misses a write that comes right after its own first look.
+  const timer = setInterval(refresh, POLL_MS)
   return {
     listen: (take) => {
       deliver = take
@@ -58,25 +53,25 @@ export async function openControl(path: string, urgent: (order: Order) => boolea
       waiting = []
       for (const order of before) take(order)
     },
-    close: () => watcher.close(),
+    close: () => clearInterval(timer),
   }
 }
 
 /** The orders in whole lines after the first `from` bytes; a line that is no order is passed over, since anybody may write here. */
-function whole(path: string, from: number): { orders: Order[]; bytes: number } {
-  const all = contents(path)
+function whole(all: Buffer, from: number): { orders: Order[]; bytes: number } {
   const start = all.length < from ? 0 : from // somebody emptied it
   const end = all.lastIndexOf(10) + 1
   const lines = all.subarray(start, Math.max(start, end)).toString('utf8').split('\n')
   return { orders: lines.flatMap((line) => parsed(line) ?? []), bytes: Math.max(start, end) }
 }
 
-function contents(path: string): Buffer {
+/** Null when it cannot be read just now (no handles left, say): the next look will tell. */
+function contents(path: string): Buffer | null {
   try {
     return readFileSync(path)
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return Buffer.alloc(0) // the next order makes it again
-    throw error
+    if (!(error instanceof Error && 'code' in error)) throw error
+    return error.code === 'ENOENT' ? Buffer.alloc(0) : null // the next order makes it again
   }
 }
 

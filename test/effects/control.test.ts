@@ -9,7 +9,7 @@ import { tempFolder } from './temp.ts'
 const CONTROL = new URL('../../src/effects/control.ts', import.meta.url).href
 
 async function opened(path: string, urgent: (order: Order) => boolean = () => false): Promise<{ control: Control; taken: Order[] }> {
-  const control = await openControl(path, urgent)
+  const control = openControl(path, urgent)
   onTestFinished(() => control.close())
   return { control, taken: [] }
 }
@@ -86,5 +86,5 @@ it('says in one line that the folder cannot be written', async () => {
   writeFileSync(path, '')
   expect(readFileSync(path, 'utf8')).toBe('')
   expect(() => sendOrder('/proc/control.jsonl', { order: 'pause' })).toThrow(/control\.jsonl/)
-  await expect(openControl('/proc/sys/kernel/ostype', () => false)).rejects.toThrow(EnvironmentError)
+  expect(() => openControl('/proc/sys/kernel/ostype', () => false)).toThrow(EnvironmentError)
 })
