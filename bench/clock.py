@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -50,14 +51,17 @@ class Clock:
         self.timeout = limits.call + 60 * BATCH_S[self.gpu]
         self.rng = random.SystemRandom()
 
-    def order(self, timed: TimedCase, count: int, audit: bool = False) -> dict[str, Any]:
-        return {"do": "batch", "name": timed.name, "count": count, "audit": audit, "secret": os.urandom(12).hex()}
+    def order(self, timed: TimedCase, count: int, audit: bool = False, reads: bool = False) -> dict[str, Any]:
+        told = {"name": timed.name, "count": count, "audit": audit, "reads": reads}
+        return {"do": "batch", **told, "secret": os.urandom(12).hex()}
 
-    def record(self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False) -> Recorded | None:
+    def record(
+        self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False, reads: bool = False
+    ) -> Recorded | None:
         """None where calls are made one by one: on a CPU, and by a candidate that cannot be recorded."""
         if not self.gpu:
             return None
-        order = {**self.order(timed, count, audit), "do": "record"}
+        order = {**self.order(timed, count, audit, reads), "do": "record"}
         try:
             answer = worker.ask(order, self.limits.build)
         except WorkerFailed as error:
@@ -69,10 +73,12 @@ class Clock:
         if not self.arena.damage(self.slots):
             windows.refresh(timed, self.arena, self.rng)
 
-    def fresh(self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False) -> Batch:
+    def fresh(
+        self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False, reads: bool = False
+    ) -> Batch:
         """One batch, from recording to proof."""
-        recorded = self.record(side, worker, timed, count, audit)
-        return self.once(side, worker, timed, recorded or self.order(timed, count, audit))
+        recorded = self.record(side, worker, timed, count, audit, reads)
+        return self.once(side, worker, timed, recorded or self.order(timed, count, audit, reads))
 
     def once(self, side: str, worker: Worker, timed: TimedCase, order: dict[str, Any], renew: bool = True) -> Batch:
         """The clock stops when the proof is here. `renew`: with data that is new to a recorded batch."""
@@ -122,6 +128,10 @@ class Clock:
         audit = [self.fresh("empty", empty, timed, self.audited(timed), audit=True) for _ in range(7)]
         least = [(min(batch.wall for batch in some), min(batch.own for batch in some)) for some in (plain, audit)]
         timed.overhead_s, timed.audit_overhead_s = least
+        usual = [self.fresh("empty", empty, timed, timed.count, reads=True).wall / timed.count for _ in range(7)]
+        count = self.audited(timed)
+        audit = [self.fresh("empty", empty, timed, count, audit=True, reads=True).wall / count for _ in range(7)]
+        timed.audit_excess_s = max(0.0, statistics.median(audit) - statistics.median(usual))
 
     def audited(self, timed: TimedCase) -> int:
         """Calls of an audit: all of their outputs must find room."""

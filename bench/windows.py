@@ -48,6 +48,7 @@ class TimedCase:
     # What a batch of `count` calls costs when the calls cost nothing, by the judge's clock and the process's own:
     overhead_s: tuple[float, float] = (0.0, 0.0)
     audit_overhead_s: tuple[float, float] = (0.0, 0.0)  # the same for an audit
+    audit_excess_s: float = 0.0  # by how much longer an honest call takes in an audit, its threads asleep before it
 
 
 def wanted_bytes(cache_bytes: int, gpu: bool) -> int:
