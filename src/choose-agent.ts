@@ -15,8 +15,9 @@ import { readJournal } from './effects/journal.ts'
 import { UsageError } from './errors.ts'
 import type { Io } from './io.ts'
 import type { Options } from './options.ts'
+import type { Agent } from './ports.ts'
 import { findRun, type RunFolder } from './run-folder.ts'
-import type { Agent, Bill, Proposal } from './types.ts'
+import type { Bill, Proposal } from './types.ts'
 
 export type Chosen = {
   agent: Agent

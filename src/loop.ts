@@ -1,7 +1,8 @@
 /** The main loop: write down what happened, decide, start what follows. It knows nothing about kernels. */
 import { finished, step } from './core/machine.ts'
 import type { Inbox } from './inbox.ts'
-import type { Clock, Event, Happened, Journal, Perform, State } from './types.ts'
+import type { Clock, Journal, Perform } from './ports.ts'
+import type { Event, Happened, State } from './types.ts'
 
 export type LoopPorts = {
   journal: Journal

@@ -6,22 +6,10 @@ import { find } from './core/known.ts'
 import { measures } from './core/slots.ts'
 import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
+import type { Evaluator, Perform, Request, World } from './ports.ts'
 import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
 import { sweep } from './sweep.ts'
-import type { Agent, Asked, Baselines, Effect, Evaluator, Happened, Ledger, Perform, Repo, Request, State } from './types.ts'
-
-export type World = {
-  evaluator: Evaluator
-  agent: Agent
-  repo: Repo
-  ledger: Ledger
-  /** A file that holds the kernel as it is at a commit, for the judge to read. */
-  fileOf: (commit: CommitSha, kernel: string) => Promise<string>
-  /** Sources in files that the judge can read, gone when `use` has ended. */
-  withFiles: <T>(sources: string[], use: (paths: string[]) => Promise<T>) => Promise<T>
-  playbook: () => string
-  steer: () => string
-}
+import type { Asked, Baselines, Effect, Happened, State } from './types.ts'
 
 const BASELINE_ROUNDS = 3 // fresh processes per alternative; enough to see whether they are close
 const CONFIRM_ROUNDS = 3

@@ -1,5 +1,6 @@
 /** The run's own time: goes on where it stopped, stands still while the run is down or paused, and rings when it is up. */
-import type { Clock, Event, Happened } from './types.ts'
+import type { Clock } from './ports.ts'
+import type { Event, Happened } from './types.ts'
 
 const LONGEST_TIMER_MS = 2 ** 31 - 1 // a longer one would ring at once
 

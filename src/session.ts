@@ -18,11 +18,12 @@ import type { Options } from './options.ts'
 import { findModel } from './package-root.ts'
 import { commitStart, selectTargets, starterFile } from './prepare.ts'
 import { profileTable } from './profile-table.ts'
+import type { Row } from './row.ts'
 import { changedRules, readRules } from './rules.ts'
 import { allRuns, findRun, newRunName, type RunFolder, runFolder } from './run-folder.ts'
 import { type ModelSpec, Profile } from './schema.ts'
 import { type Start, startOf } from './session-start.ts'
-import type { Row, Rules, State } from './types.ts'
+import type { Rules, State } from './types.ts'
 
 export type Session = {
   room: Room

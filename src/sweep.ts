@@ -2,7 +2,7 @@
 import { speedup } from './core/judge.ts'
 import { type Entrant, nextHeat, settingsOf } from './core/sweep.ts'
 import { Declined } from './effects/judge.ts'
-import type { World } from './perform.ts'
+import type { World } from './ports.ts'
 import type { DeviceFacts, Round, Side, Timing } from './schema.ts'
 import type { Effect, Quick } from './types.ts'
 

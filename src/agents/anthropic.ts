@@ -1,6 +1,6 @@
 /** Ideas from Claude, through @anthropic-ai/sdk: streamed, the stable half of the prompt cached for an hour, effort instead of sampling. */
 import Anthropic from '@anthropic-ai/sdk'
-import type { Agent } from '../types.ts'
+import type { Agent } from '../ports.ts'
 import { explainApi, explainTransport, type Failure, fetchThatStalls, PATIENT, passing, STDERR_LOGGER } from './failure.ts'
 import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'
 

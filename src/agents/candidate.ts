@@ -2,7 +2,8 @@
 import { oneLine, unusable } from '../core/patch.ts'
 import { normalizedHash } from '../core/source-hash.ts'
 import { settingsAround } from '../core/sweep.ts'
-import type { Answer, Bill, Proposal, Request } from '../types.ts'
+import type { Request } from '../ports.ts'
+import type { Answer, Bill, Proposal } from '../types.ts'
 
 /** `repairable`: whoever had it can be told what the judge said about it, and try again. */
 export type Candidate = Pick<Proposal, 'source' | 'hypothesis' | 'predictedGain' | 'agent'> & Bill & { repairable: boolean }

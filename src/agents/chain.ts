@@ -1,5 +1,6 @@
 /** Several agents in order of preference: the first that has an idea is heard, and one that is down or out is passed over. */
-import type { Agent, Answer, Bill, Request } from '../types.ts'
+import type { Agent, Request } from '../ports.ts'
+import type { Answer, Bill } from '../types.ts'
 import { FREE } from './candidate.ts'
 
 /** An agent that was down is not asked again for a while: each asking waits through its own retries while the device idles. */

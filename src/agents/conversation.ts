@@ -3,7 +3,7 @@ import { z } from 'zod'
 import type { Usage } from '../core/prices.ts'
 import { buildPrompt, type EditFormat } from '../core/prompt.ts'
 import { repairMessage } from '../core/repair.ts'
-import type { Request } from '../types.ts'
+import type { Request } from '../ports.ts'
 
 export type Message = { role: 'user' | 'assistant'; text: string }
 export type Conversation = { system: string; messages: Message[] }

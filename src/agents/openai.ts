@@ -1,7 +1,7 @@
 /** Ideas from OpenAI or any server that speaks its protocol (vLLM, Ollama, llama.cpp, a gateway), through the openai package. */
 import OpenAI from 'openai'
 import type { Usage } from '../core/prices.ts'
-import type { Agent } from '../types.ts'
+import type { Agent } from '../ports.ts'
 import type { Reply } from './conversation.ts'
 import { explainApi, explainTransport, type Failure, fetchThatStalls, PATIENT, passing, STDERR_LOGGER } from './failure.ts'
 import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'

@@ -1,6 +1,7 @@
 /** Plays a recorded run's proposals again, without a provider: the same ideas in the same order, paid for once. */
 import { normalizedHash } from '../core/source-hash.ts'
-import type { Agent, Proposal } from '../types.ts'
+import type { Agent } from '../ports.ts'
+import type { Proposal } from '../types.ts'
 import { FREE } from './candidate.ts'
 
 export function replayAgent(recorded: Proposal[]): Agent {

@@ -1,7 +1,8 @@
 /** Explores a kernel's marked constants without a model: neighbours of the incumbent first, a whole sweep of them an experiment. */
 import { type Neighbour, neighbours, worthTuning } from '../core/neighbourhood.ts'
 import { applyTunables } from '../core/tunables.ts'
-import type { Agent, Answer, Request } from '../types.ts'
+import type { Agent, Request } from '../ports.ts'
+import type { Answer } from '../types.ts'
 import { FREE } from './candidate.ts'
 
 /** A pure function of the request: the same one gets the same answer, and no source comes twice. */

@@ -1,9 +1,7 @@
 /** The verbs: what each takes, and who does it. */
+import type { Interruption } from '../interruption.ts'
 import type { Io } from '../io.ts'
 import type { OptionName, Options } from '../options.ts'
-
-/** Ctrl-C and its kin: `signal` aborts on the first one, once a command has said that it listens; `interrupt` does what a signal does. */
-export type Interruption = { signal: AbortSignal; listen: () => void; interrupt: (as: 'SIGINT' | 'SIGTERM') => void }
 
 export type Invocation = { options: Options; io: Io; interrupted: Interruption; argument: string | undefined }
 

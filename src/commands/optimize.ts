@@ -16,6 +16,7 @@ import { AuthenticationError } from '../errors.ts'
 import { finishRun } from '../finish.ts'
 import { type Held, holdRun } from '../held.ts'
 import { Inbox } from '../inbox.ts'
+import type { Interruption } from '../interruption.ts'
 import type { Io } from '../io.ts'
 import { runLoop } from '../loop.ts'
 import { addressOf } from '../news.ts'
@@ -30,7 +31,6 @@ import type { CommitSha } from '../schema.ts'
 import { chooseRun, modelName, newSession, resumedSession, type Session } from '../session.ts'
 import type { Bill, Event, Happened, State } from '../types.ts'
 import { detach } from './detach.ts'
-import type { Interruption } from './index.ts'
 
 const SHOW_EVERY_MS = 1000
 

@@ -1,5 +1,6 @@
 /** What an agent's answer leads to: an idea to judge, a row that says why not, or a pause. */
-import type { Effect, Event, Experiment, Proposal, Repair, Row, State, Verdict } from '../types.ts'
+import type { Row } from '../row.ts'
+import type { Effect, Event, Experiment, Proposal, Repair, State, Verdict } from '../types.ts'
 import { average, put, remember, spend, targetOf } from './edit.ts'
 import { find } from './known.ts'
 import { experimentRow } from './record.ts'

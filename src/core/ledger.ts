@@ -1,6 +1,6 @@
 /** Records <-> rows of results.tsv: 23 columns, in this order, for scripts to rely on. */
 import Papa from 'papaparse'
-import type { Row } from '../types.ts'
+import type { Row } from '../row.ts'
 
 type Column = { name: string; text: (row: Row) => string | null }
 

@@ -1,5 +1,6 @@
 /** What a model is told: the rules and the playbook (stable, so that it is cached), then one kernel with its history (bounded). */
-import type { Attempt, Evidence, Latency, Request } from '../types.ts'
+import type { Request } from '../ports.ts'
+import type { Attempt, Evidence, Latency } from '../types.ts'
 import { compilerLines } from './bench-report.ts'
 import { fence } from './fence.ts'
 import { history } from './history.ts'

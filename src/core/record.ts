@@ -1,6 +1,8 @@
 /** A verdict -> the row in results.tsv and the message of the kept commit. */
+
+import type { Row, RowStatus } from '../row.ts'
 import type { Check, Roofline, Round, ShapeCase, Timing } from '../schema.ts'
-import type { Baselines, Experiment, Interval, Latency, Row, RowStatus, Run, TargetState, Verdict } from '../types.ts'
+import type { Baselines, Experiment, Interval, Latency, Run, TargetState, Verdict } from '../types.ts'
 import { bestBaseline } from './advance.ts'
 import { latency } from './judge.ts'
 

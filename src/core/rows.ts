@@ -1,6 +1,8 @@
 /** The rows of results.tsv as a function of a run's journal: the same that its daemon wrote. */
+
+import type { Row } from '../row.ts'
 import type { CommitSha } from '../schema.ts'
-import type { Event, Row, Run } from '../types.ts'
+import type { Event, Run } from '../types.ts'
 import { HEADER } from './ledger.ts'
 import { initialState, step } from './machine.ts'
 

@@ -1,5 +1,6 @@
 /** Settings of one idea against each other: which are tried, who runs in the next heat, and which of them is the experiment. */
-import type { Effect, Event, Proposal, Quick, Request, Run, Setting, State } from '../types.ts'
+import type { Request } from '../ports.ts'
+import type { Effect, Event, Proposal, Quick, Run, Setting, State } from '../types.ts'
 import { average, targetOf } from './edit.ts'
 import { add, find } from './known.ts'
 import { neighbours } from './neighbourhood.ts'

@@ -1,6 +1,6 @@
 /** Reads what amd-smi prints as JSON: a list of GPUs in ROCm 6, the same list under "gpu_data" since ROCm 7. */
 import { z } from 'zod'
-import type { Gpu } from './gpu.ts'
+import type { Gpu } from './gpu-facts.ts'
 
 /** 12, {value: 12, unit: "W"}, "N/A" or {value: "N/A", unit: "W"}. */
 const Quantity = z

@@ -1,5 +1,5 @@
 /** Reads what nvidia-smi prints as CSV. */
-import type { Gpu } from './gpu.ts'
+import type { Gpu } from './gpu-facts.ts'
 
 const FIELDS = [
   'index',

@@ -1,24 +1,9 @@
 /** What the GPUs are and what else keeps them busy, asked of nvidia-smi or amd-smi, neither of which may hang us. */
+
 import { parseAmd } from './gpu-amd.ts'
+import type { Gpu } from './gpu-facts.ts'
 import { NVIDIA_APPS, NVIDIA_GPUS, parseNvidia } from './gpu-nvidia.ts'
 import { runTool, type ToolRun } from './tool.ts'
-
-export type Gpu = {
-  index: number
-  id: string // UUID, or the bus address where the tool gives no UUID
-  name: string
-  memoryMb: number | null
-  usedMb: number | null
-  clockMhz: number | null
-  maxClockMhz: number | null
-  memoryClockMhz: number | null
-  temperatureC: number | null
-  powerW: number | null
-  busyPct: number | null
-  driver: string | null
-  throttled: string[] // why the clocks are lower than they could be; being idle is no reason
-  processes: { pid: number; name: string; usedMb: number | null }[]
-}
 
 export type GpuFacts = { kind: 'found'; vendor: 'nvidia' | 'amd'; gpus: Gpu[] } | { kind: 'none'; why: string }
 

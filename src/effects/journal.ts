@@ -7,7 +7,8 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { z } from 'zod'
 import { ToolError, UsageError } from '../errors.ts'
-import type { Event, Journal } from '../types.ts'
+import type { Journal } from '../ports.ts'
+import type { Event } from '../types.ts'
 import { appendDurably, cannotWrite, writeAtomically } from './files.ts'
 
 /** The first line: what the file is, and what the run was started with (`start` is its writer's business). */

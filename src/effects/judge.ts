@@ -2,8 +2,8 @@
 import { z } from 'zod'
 import { firstLine } from '../core/record.ts'
 import { EnvironmentError, ToolError } from '../errors.ts'
+import type { Evaluator } from '../ports.ts'
 import { Check, type DeviceKind, Hello, JudgeReply, type ModelSpec, type Side, type Target, Timing, Verification } from '../schema.ts'
-import type { Evaluator } from '../types.ts'
 import { Killed, Served } from './served.ts'
 
 type Question = 'hello' | 'check' | 'time' | 'verify'

@@ -3,7 +3,8 @@ import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { formatRow, HEADER } from '../core/ledger.ts'
 import { UsageError } from '../errors.ts'
-import type { Ledger, Row } from '../types.ts'
+import type { Ledger } from '../ports.ts'
+import type { Row } from '../row.ts'
 import { appendDurably, cannotWrite, syncFolder, writeAtomically } from './files.ts'
 
 const COLUMNS = HEADER.split('\t')

@@ -4,7 +4,8 @@ import { candidates, searchAgent } from '../../src/agents/search.ts'
 import { permutation } from '../../src/core/shuffle.ts'
 import { normalizedHash } from '../../src/core/source-hash.ts'
 import { applyTunables, findTunables } from '../../src/core/tunables.ts'
-import type { Proposal, Request } from '../../src/types.ts'
+import type { Request } from '../../src/ports.ts'
+import type { Proposal } from '../../src/types.ts'
 import { attempt, KERNEL, never, request } from '../support/request.ts'
 
 async function propose(asked: Request): Promise<Proposal> {

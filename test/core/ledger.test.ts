@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { formatRow, HEADER, parseLedger } from '../../src/core/ledger.ts'
-import type { Row } from '../../src/types.ts'
+import type { Row } from '../../src/row.ts'
 
 const row: Row = {
   run: '20261120-llama-7f3a',

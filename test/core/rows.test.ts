@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { formatRow, HEADER } from '../../src/core/ledger.ts'
 import { replaceRows, rowsOf } from '../../src/core/rows.ts'
-import type { Effect, Event, Row } from '../../src/types.ts'
+import type { Row } from '../../src/row.ts'
+import type { Effect, Event } from '../../src/types.ts'
 import { run, sha } from '../support/make.ts'
 import { Play } from '../support/play.ts'
 

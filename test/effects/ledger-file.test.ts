@@ -4,7 +4,7 @@ import { expect, it } from 'vitest'
 import { formatRow, HEADER } from '../../src/core/ledger.ts'
 import { LedgerFile } from '../../src/effects/ledger-file.ts'
 import { UsageError } from '../../src/errors.ts'
-import type { Row } from '../../src/types.ts'
+import type { Row } from '../../src/row.ts'
 import { tempFolder } from './temp.ts'
 
 const row = (experiment: number, change: Partial<Row> = {}): Row => ({

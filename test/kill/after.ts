@@ -9,9 +9,9 @@ import { formatRow } from '../../src/core/ledger.ts'
 import { past } from '../../src/core/recover.ts'
 import { rowsOf } from '../../src/core/rows.ts'
 import { readJournal } from '../../src/effects/journal.ts'
+import type { Row } from '../../src/row.ts'
 import { runFolder } from '../../src/run-folder.ts'
 import { startOf } from '../../src/session-start.ts'
-import type { Row } from '../../src/types.ts'
 import { RUN, type Scene } from './scene.ts'
 
 const git = (folder: string, ...args: string[]): string =>

@@ -10,7 +10,8 @@ import { findRepository } from '../../src/effects/repository.ts'
 import { Inbox } from '../../src/inbox.ts'
 import { runLoop } from '../../src/loop.ts'
 import { performer } from '../../src/perform.ts'
-import type { Agent, Evaluator, Happened, Repo, Run } from '../../src/types.ts'
+import type { Agent, Evaluator, Repo } from '../../src/ports.ts'
+import type { Happened, Run } from '../../src/types.ts'
 import { check, run as emptyRun, proposal, round, sha, timing } from './make.ts'
 
 const KEEP_EVERY = 10

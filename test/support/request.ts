@@ -1,7 +1,8 @@
 /** A plausible request to an agent, for tests to change in one place. */
 import { normalizedHash } from '../../src/core/source-hash.ts'
+import type { Request } from '../../src/ports.ts'
 import { CommitSha } from '../../src/schema.ts'
-import type { Attempt, Request } from '../../src/types.ts'
+import type { Attempt } from '../../src/types.ts'
 
 export const KERNEL = `"""y = x * rsqrt(mean(x^2) + eps) * w; memory bound: x once in, y once out."""
 import torch
