@@ -36,12 +36,20 @@ class CpuWatch:
         """The round must not count, whatever the totals say."""
         self.spoilt = self.spoilt or why
 
-    def busy(self) -> bool:
-        """Whether others are on the machine right now."""
-        began = (time.monotonic(), _busy_seconds(), _seconds_of(self._pid))
+    def now(self) -> tuple[float, float, float]:
+        return time.monotonic(), _busy_seconds(), _seconds_of(self._pid)
+
+    def busy(self, since: tuple[float, float, float]) -> bool:
+        """Whether others were on the machine since then, or are right now."""
+        if self._others_since(since):
+            return True
+        since = self.now()
         time.sleep(0.1)
-        others = _busy_seconds() - began[1] - (_seconds_of(self._pid) - began[2])
-        return others > 0.1 * (time.monotonic() - began[0])
+        return self._others_since(since)
+
+    def _others_since(self, since: tuple[float, float, float]) -> bool:
+        wall, everybody, ours = (now - then for now, then in zip(self.now(), since, strict=True))
+        return everybody - ours > 0.1 * wall + TICK
 
     def verdict(self) -> str | None:
         if self.spoilt:

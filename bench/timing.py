@@ -90,6 +90,7 @@ class Stopwatch:
         instead where all batches agree with the judge's, which is never too short.
         """
         self.clock.lead_in(side, worker, timed, share)
+        since = watch.now()
         checked, batches = self.rng.randrange(BATCHES), list[Batch]()
         for at in range(BATCHES):
             batches.append(self.clock.fresh(side, worker, timed, timed.count))
@@ -100,7 +101,7 @@ class Stopwatch:
                 break
         wall, own = (statistics.median(getattr(b, which) for b in batches) for which in ("wall", "own"))
         # on a busy machine a late wake-up is no lie, and the judge's clock counts anyway
-        if own < (1 - LYING_SHARE) * wall - LYING_S and not watch.busy():
+        if own < (1 - LYING_SHARE) * wall - LYING_S and (self.gpu or not watch.busy(since)):
             raise TimingFailed(
                 side,
                 "suspect",
@@ -121,7 +122,7 @@ class Stopwatch:
         self, side: str, worker: Worker, timed: TimedCase, usual_s: float, claims: list[Claim], watch: CpuWatch
     ) -> None:
         """Every call leaves elements behind, of which some are checked, and costs little more than the usual one."""
-        count, allowed_s = self.clock.audited(timed), AUDIT_S + timed.audit_excess_s
+        count, allowed_s, since = self.clock.audited(timed), AUDIT_S + timed.audit_excess_s, watch.now()
         for _ in range(AUDITS):
             batch = self.clock.fresh(side, worker, timed, count, audit=True)
             self._collect(side, worker, timed, batch, claims)  # before the next batch delivers to the same place
@@ -134,7 +135,7 @@ class Stopwatch:
                 f"{self.op.name} {list(timed.case.shape)}: {1e6 * usual_s:.1f} us a call where a few outputs are kept, "
                 f"{1e6 * batch.wall / count:.1f} us where every output counts: not every call is made, or in time"
             )
-            if not watch.busy():
+            if self.gpu or not watch.busy(since):
                 raise TimingFailed(side, "suspect", detail)
             watch.spoil(f"{detail}, or others keep the machine busy")
         self.excess.setdefault((side, timed.name), []).append((batch.wall / count - allowed_s) / usual_s)
@@ -146,7 +147,7 @@ class Stopwatch:
                 f"{self.op.name} {list(timed.case.shape)}: {usual[side]:.2f}x the usual time a call where every output "
                 f"counts, in the middle of several audits, and {others:.2f}x for others: not every call is made"
             )
-            if not watch.busy():
+            if self.gpu or not watch.busy(since):
                 raise TimingFailed(side, "suspect", detail)
             watch.spoil(f"{detail}, or others keep the machine busy")
 
