@@ -195,7 +195,7 @@ class Examiner:
         self.arena.reset()
         buffers: list[Buffer | None] = []
         for name, tensor in zip(self.op.arguments, exam.inputs, strict=False):
-            strides = None if tensor is None else strides_for(trial.layout, tensor)
+            strides = None if tensor is None else strides_for(self.op, trial.layout, tensor)
             buffers.append(None if tensor is None else self.arena.place(name, tensor, strides))
         slot = self.arena.slot("the output", exam.eager.shape, exam.eager.dtype)
         self.arena.seal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import proof
 from arena import Arena
+from audits import Audit, Audits
 from clock import Batch, Clock, TimingFailed
 from correctness import Limits
 from disturbance import CpuWatch
@@ -20,9 +22,7 @@ from op import Op
 
 BATCHES = 3  # in a visit; their median counts
 LONG_S = 0.100  # batches longer than this are not repeated within a visit
-AUDITS = 5  # that must all be too slow before it counts
-AUDIT_MULTIPLE, AUDIT_S = 1.5, 5e-6  # an audit disturbs the cache a little; skipping a third of the calls shows
-USUAL_MULTIPLE, ENOUGH_AUDITS = 1.25, 4  # beside another side, in the middle of several audits: skipping a fifth
+AUDITS = 5  # of which the fastest counts
 AGREE_SHARE, AGREE_S = 0.02, 50e-6  # on a GPU its own clock counts while it is this close to the judge's
 LIE_S = 10e-6  # but never for less than the judge's shortest batch less this: more is not to be gained by lying
 LYING_SHARE, LYING_S = 0.25, 1e-3  # a clock this far ahead of the judge's, on a quiet machine, is no accident
@@ -39,7 +39,7 @@ class Stopwatch:
         self.allow_tf32, self.gpu = allow_tf32, block.device.type == "cuda"
         self.clock = Clock(block, cases, limits)
         self.rng = random.SystemRandom()
-        self.excess: dict[tuple[str, str], list[float]] = {}  # of each audit: its time a call beside the usual one
+        self.audits = Audits(self.gpu)
 
     def warm_up(self) -> list[dict[str, Any]]:
         """Orders after which nothing is left to do but to run: compiled, allocated, threads started."""
@@ -78,6 +78,7 @@ class Stopwatch:
             self._rest(side, worker)
         self._look_for_damage(workers)
         self._examine(claims, first)
+        self._hear(watch)
         disturbed = None if self.gpu else watch.verdict()
         return {"order": order, "us": us, "disturbed": disturbed}
 
@@ -122,34 +123,30 @@ class Stopwatch:
         self, side: str, worker: Worker, timed: TimedCase, usual_s: float, claims: list[Claim], watch: CpuWatch
     ) -> None:
         """Every call leaves elements behind, of which some are checked, and costs little more than the usual one."""
-        count, allowed_s, since = self.clock.audited(timed), AUDIT_S + timed.audit_excess_s, watch.now()
+        count, since, excess_s = self.clock.audited(timed), watch.now(), math.inf
         for _ in range(AUDITS):
             batch = self.clock.fresh(side, worker, timed, count, audit=True)
             self._collect(side, worker, timed, batch, claims)  # before the next batch delivers to the same place
-            if batch.wall / count - allowed_s <= AUDIT_MULTIPLE * usual_s:
+            excess_s = min(excess_s, batch.wall / count - usual_s)
+            if excess_s <= self.audits.allowed_s(timed, usual_s):
+                quiet = True
                 break
             # the machine may have become slower meanwhile: what is usual is asked again, right after
             usual_s = max(usual_s, self.clock.fresh(side, worker, timed, timed.count).wall / timed.count)
         else:
-            detail = (
-                f"{self.op.name} {list(timed.case.shape)}: {1e6 * usual_s:.1f} us a call where a few outputs are kept, "
-                f"{1e6 * batch.wall / count:.1f} us where every output counts: not every call is made, or in time"
-            )
-            if self.gpu or not watch.busy(since):
-                raise TimingFailed(side, "suspect", detail)
-            watch.spoil(f"{detail}, or others keep the machine busy")
-        self.excess.setdefault((side, timed.name), []).append((batch.wall / count - allowed_s) / usual_s)
-        usual = {s: statistics.median(seen) for (s, name), seen in self.excess.items() if name == timed.name}
-        enough = len(self.excess[side, timed.name]) >= ENOUGH_AUDITS
-        others = max(1.0, min((usual[s] for s in usual if s != side), default=AUDIT_MULTIPLE))
-        if enough and usual[side] > USUAL_MULTIPLE * others:
-            detail = (
-                f"{self.op.name} {list(timed.case.shape)}: {usual[side]:.2f}x the usual time a call where every output "
-                f"counts, in the middle of several audits, and {others:.2f}x for others: not every call is made"
-            )
-            if self.gpu or not watch.busy(since):
-                raise TimingFailed(side, "suspect", detail)
-            watch.spoil(f"{detail}, or others keep the machine busy")
+            quiet = self.gpu or not watch.busy(since)
+        self.audits.add(side, timed, Audit(usual_s, excess_s, quiet))
+
+    def _hear(self, watch: CpuWatch) -> None:
+        """Whether the round's audits accuse somebody; on a machine that others use they only spoil the round."""
+        for timed in self.cases:
+            accused = self.audits.accused(timed)
+            if accused:
+                side, quiet, what = accused
+                detail = f"{self.op.name} {list(timed.case.shape)}: {what}"
+                if quiet:
+                    raise TimingFailed(side, "suspect", detail)
+                watch.spoil(f"{detail}, or others keep the machine busy")
 
     def _examine(self, claims: Sequence[Claim], first: bool) -> None:
         seen: set[tuple[str, str, bool]] = set()

@@ -128,7 +128,7 @@ def draw(op: Op, trial: Trial, generator: torch.Generator) -> Inputs:
     return tuple(None if t is None else t.to(generator.device) for t in made)
 
 
-def strides_for(layout: str, tensor: torch.Tensor) -> list[int] | None:
+def strides_for(op: Op, layout: str, tensor: torch.Tensor) -> list[int] | None:
     """How a tensor lies in memory under a layout; None is contiguous."""
     if layout == "plain" or tensor.dim() < 2 or not tensor.is_floating_point() or tensor.numel() == 0:
         return None
@@ -139,5 +139,8 @@ def strides_for(layout: str, tensor: torch.Tensor) -> list[int] | None:
         order = [*range(first), first + 1, first, *range(first + 2, tensor.dim())]
         packed = contiguous([tensor.shape[at] for at in order])
         return [packed[order[at]] for at in range(tensor.dim())]
-    pad = 16 if layout == "sliced" else 1  # a slice of wider rows; with 1, rows start at odd addresses
+    # "sliced" is a slice of wider rows; "misaligned" ones start at odd addresses, or every 16 bytes where torch's own
+    # kernels ask for that: in attention
+    narrow = 16 // tensor.itemsize if op.matmul_like and tensor.dim() == 4 else 1
+    pad = 16 if layout == "sliced" else narrow
     return contiguous([*tensor.shape[:-1], tensor.shape[-1] + pad])

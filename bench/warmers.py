@@ -84,7 +84,7 @@ def _call(op: Op, trial: Trial, device: torch.device) -> dict[str, Any]:
             continue
         shape, dtype = like
         tensor = torch.empty(shape, dtype=dtype or trial.dtype, device="meta")
-        strides = strides_for(trial.layout, tensor) or arena.contiguous(shape)
+        strides = strides_for(op, trial.layout, tensor) or arena.contiguous(shape)
         buffers.append(
             {"offset": 0, "shape": list(shape), "strides": strides, "dtype": arena.NAMES[dtype or trial.dtype]}
         )
