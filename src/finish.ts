@@ -93,7 +93,13 @@ function admissible(targets: TargetState[], profile: Profile): { worthy: string[
       (row) => row.op === target.op && row.dtype === target.dtype && target.shapes.some((s) => String(s.shape) === String(row.shape)),
     )
     const today = rows.reduce((sum, row) => sum + row.time_us, 0) / rows.reduce((sum, row) => sum + row.calls, 0)
-    if (latency.us < Math.min(today, baselines.eager.us)) worthy.push(target.name)
+    const faster = latency.us < Math.min(today, baselines.eager.us)
+    if (faster && target.sites.length > 0) worthy.push(target.name)
+    else if (faster)
+      leftOut.push({
+        kernel: target.name,
+        why: `${latency.us.toFixed(1)} us a call, ${today.toFixed(1)} us in the model today, but apply() knows no way to put it in: do it by hand`,
+      })
     else
       leftOut.push({
         kernel: target.name,

@@ -67,7 +67,7 @@ export const OPTIONS = {
   class: text('NAME', 'the nn.Module class in the model file'),
   'input-shape': shape,
   dtype: choice(Dtype.options, 'bf16 on a GPU, fp32 on a CPU unless told otherwise'),
-  kernels: text('LIST|top:N', 'only these kernels, such as rmsnorm,softmax or top:3'),
+  kernels: text('LIST|top:N', 'only these kernels, such as rmsnorm,softmax or top:3; by name also what apply() cannot put in'),
   'op-file': text('FILE', 'an operation of your own'),
   backend: choice(['auto', ...Backend.options] as const, 'language of the starting kernels'),
   device: choice(['auto', ...DeviceKind.options] as const, 'where to run'),

@@ -12,15 +12,18 @@ import type { Rules, Run, TargetState } from './types.ts'
 
 export function selectTargets(profile: Profile, backend: Backend, kernels: string | undefined): Target[] {
   const every = planTargets(profile, backend, { kind: 'all' })
-  if (every.length === 0)
+  if (kernels === undefined) {
+    if (every.length > 0) return every
     throw new UsageError('the model has no operation that a kernel could replace; autokernel profile shows what it spends its time on')
-  if (kernels === undefined) return every
-  const selection = parseSelection(kernels)
-  if (selection.kind === 'named') {
-    const unknown = selection.names.find((name) => !every.some((t) => t.name === name || t.op === name))
-    if (unknown) throw new UsageError(`--kernels: the model has no kernel '${unknown}'; it has ${every.map((t) => t.name).join(', ')}`)
   }
-  return planTargets(profile, backend, selection)
+  const selection = parseSelection(kernels)
+  const chosen = planTargets(profile, backend, selection)
+  if (selection.kind === 'named') {
+    const unknown = selection.names.find((name) => !chosen.some((t) => t.name === name || t.op === name))
+    if (unknown)
+      throw new UsageError(`--kernels: the model has no kernel '${unknown}'; it has ${every.map((t) => t.name).join(', ') || 'none'}`)
+  }
+  return chosen
 }
 
 function parseSelection(text: string): Selection {

@@ -77,6 +77,14 @@ describe('the end of a run', () => {
     expect(report).toContain('git checkout autokernel/tiny-1 -- optimized')
   })
 
+  it('leaves to the user what apply() has no place for, however fast', async () => {
+    const loss = measured('cross_entropy', 5, 20)
+    loss.target = { ...loss.target, sites: [] }
+    const { ending, commits, report } = await finish([loss], { cross_entropy: 20 }, () => verification(1, []))
+    expect([ending.admitted, commits]).toEqual([[], []])
+    expect(report).toContain('`cross_entropy`: 5.0 us a call, 20.0 us in the model today, but apply() knows no way to put it in')
+  })
+
   it('tries each kernel alone when all together are no gain, and leaves out the one that slows the model', async () => {
     const targets = [measured('rmsnorm', 5, 20), measured('softmax', 5, 20)]
     const answer = (only: string[] | null) => {

@@ -12,7 +12,11 @@ export type Selection = { kind: 'all' } | { kind: 'top'; count: number } | { kin
 export const amdahl = (share: number, speedup: number): number => 1 / (1 - share * (1 - 1 / speedup))
 
 export function planTargets(profile: Profile, backend: Backend, selection: Selection): Target[] {
-  const usable = profile.rows.filter((row) => row.op !== 'other' && row.sites.length > 0 && Dtype.safeParse(row.dtype).success)
+  const placed = new Set(profile.rows.filter((row) => row.sites.length > 0).map((row) => row.op))
+  // An operation without a place in the model is tuned only for whoever asks for it by name, and put in by hand.
+  const wanted = (row: ProfileRow) =>
+    placed.has(row.op) ? row.sites.length > 0 : selection.kind === 'named' && selection.names.includes(row.op)
+  const usable = profile.rows.filter((row) => row.op !== 'other' && wanted(row) && Dtype.safeParse(row.dtype).success)
   const groups = groupBy(usable, (row) => `${row.op} ${row.dtype}`)
   const targets = [...groups.values()].flatMap((rows) => split(rows).map((part) => toTarget(part, backend)))
   const ranked = targets

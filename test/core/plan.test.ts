@@ -44,6 +44,20 @@ describe('the plan', () => {
     expect(target?.share).toBeCloseTo(0.12)
   })
 
+  it('takes an operation that it finds no place for only when it is asked for by name', () => {
+    const rows = profile([
+      row('cross_entropy', 0.4, { sites: [] }),
+      row('rmsnorm', 0.2),
+      row('rmsnorm', 0.01, { sites: [], shape: [1, 2] }),
+    ])
+    expect(planTargets(rows, 'cpp', { kind: 'all' }).map((t) => t.name)).toEqual(['rmsnorm'])
+    const named = planTargets(rows, 'cpp', { kind: 'named', names: ['cross_entropy', 'rmsnorm'] })
+    expect(named.map((t) => [t.name, t.sites.length, t.shapes.length])).toEqual([
+      ['cross_entropy', 0, 1],
+      ['rmsnorm', 1, 1],
+    ])
+  })
+
   it('splits an operation when two of its shapes each hold a tenth of the model', () => {
     const rows = [
       row('linear', 0.3, { shape: [1, 2, 3] }),
