@@ -7,18 +7,13 @@ a plain kernel that reads its inputs and writes an output.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from windows import TimedCase
 
 FLOOR_S = {True: 5e-6, False: 50e-6}  # on a GPU and on a CPU, where a thread needs as long to wake
-SHARE = (
-    0.5  # of the usual time that an audit may cost on top of what it costs others: skipping a third of the calls shows
-)
+SHARE = 0.5  # of the usual time, on top of what an audit costs others: skipping a third of the calls shows
 ALONE_SHARE = 1.5  # where there are no others
-USUAL_SHARE, ENOUGH = 0.25, 4  # beside another side, in the middle of several audits: skipping a fifth
 
 
 @dataclass(frozen=True)
@@ -30,40 +25,30 @@ class Audit:
 
 @dataclass
 class Audits:
-    """All audits of one timing request."""
+    """Each side's last audit."""
 
     gpu: bool
-    seen: dict[tuple[str, str], list[Audit]] = field(default_factory=dict)  # of each side and case
+    latest: dict[tuple[str, str], Audit] = field(default_factory=dict)  # of each side and case
 
     def allowed_s(self, timed: TimedCase, usual_s: float) -> float:
         """An excess up to which there is nothing to ask."""
         return FLOOR_S[self.gpu] + timed.audit_excess_s + SHARE * usual_s
 
     def add(self, side: str, timed: TimedCase, audit: Audit) -> None:
-        self.seen.setdefault((side, timed.name), []).append(audit)
+        self.latest[side, timed.name] = audit
 
     def accused(self, timed: TimedCase) -> tuple[str, bool, str] | None:
         """After a round in which each side was audited: who stands out, whether the machine was quiet, and how far."""
-        mine = {side: audits for (side, name), audits in self.seen.items() if name == timed.name}
-        latest = self._stands_out(timed, {side: audits[-1:] for side, audits in mine.items()}, SHARE)
-        enough = all(len(audits) >= ENOUGH for audits in mine.values()) and len(mine) > 1
-        return latest or (self._stands_out(timed, mine, USUAL_SHARE) if enough else None)
-
-    def _stands_out(
-        self, timed: TimedCase, audits: dict[str, Sequence[Audit]], share: float
-    ) -> tuple[str, bool, str] | None:
-        middle = {
-            side: (statistics.median(a.usual_s for a in some), statistics.median(a.excess_s for a in some))
-            for side, some in audits.items()
-        }
-        for side, (usual_s, excess_s) in middle.items():
-            others = [excess for other, (_, excess) in middle.items() if other != side]
+        here = {side: audit for (side, name), audit in self.latest.items() if name == timed.name}
+        for side, audit in here.items():
+            usual_s, excess_s = audit.usual_s, audit.excess_s
+            others = [other.excess_s for name, other in here.items() if name != side]
             cost_s = max(0.0, timed.audit_excess_s, *others)
-            if excess_s <= cost_s + FLOOR_S[self.gpu] + (share if others else ALONE_SHARE) * usual_s:
+            if excess_s <= cost_s + FLOOR_S[self.gpu] + (SHARE if others else ALONE_SHARE) * usual_s:
                 continue
             detail = (
                 f"{1e6 * usual_s:.1f} us a call where a few outputs are kept, {1e6 * (usual_s + excess_s):.1f} us "
                 f"where all are, which costs others {1e6 * cost_s:.1f} us more: not every call is made, or in time"
             )
-            return side, all(audit.quiet for audit in audits[side]), detail
+            return side, audit.quiet, detail
         return None
