@@ -20,6 +20,7 @@ from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 PATIENCE_S = 2.0
+REQUESTS = ("hello", "check", "time", "verify", "counters", "sanitize")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported: idle threads must not spin
 
 
@@ -87,7 +88,7 @@ def _answer(judge: Any, line: str) -> dict[str, Any]:
     try:
         request = json.loads(line)
         number = request["id"]
-        handlers = {"hello": judge.hello, "check": judge.check, "time": judge.time, "verify": judge.verify}
+        handlers = {name: getattr(judge, name) for name in REQUESTS}
         if request["type"] not in handlers:
             raise ValueError(f"expected one of {', '.join(handlers)}, got '{request['type']}'")
         return {"id": number, "ok": True, "result": handlers[request["type"]](request)}
@@ -125,6 +126,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--against", help="another kernel.py to be timed against")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="stop after the primary shape")
+    parser.add_argument("--counters", action="store_true", help="also what ncu counts at the primary shape")
+    parser.add_argument("--sanitize", action="store_true", help="also what compute-sanitizer finds there")
     parser.add_argument("--allow-tf32", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seed", type=int, help="for tests: the same inputs again")

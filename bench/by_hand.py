@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import compiled
+import nvidia_tools
 import source_scan
 
 
@@ -39,12 +40,19 @@ def judge_file(judge: Any, arguments: argparse.Namespace, out: TextIO) -> int:
     timing = None
     if check["verdict"] == "pass" and not arguments.quick:
         timing = judge.time({**request, "sides": _sides(path, op, arguments), "rounds": arguments.rounds})
+    passed = check["verdict"] == "pass"
+    tools = {
+        name: getattr(judge, name)(request) for name in ("counters", "sanitize") if passed and getattr(arguments, name)
+    }
     if arguments.json:
-        print(json.dumps({"check": check, "timing": timing}, allow_nan=False), file=out)
+        print(json.dumps({"check": check, "timing": timing, **tools}, allow_nan=False), file=out)
     else:
+        for line in nvidia_tools.words(tools):
+            print(line, file=out)
         _print(check, timing, out)
     out.flush()
-    return 0 if check["verdict"] == "pass" and not (timing and timing["failure"]) else 5
+    spoilt = (timing and timing["failure"]) or tools.get("sanitize", {}).get("errors")
+    return 0 if passed and not spoilt else 5
 
 
 def _sides(path: Path, op: str, arguments: argparse.Namespace) -> list[dict[str, str]]:

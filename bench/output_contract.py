@@ -24,8 +24,9 @@ def problem_with(out: Any, slot: torch.Tensor, flat: torch.Tensor, any_strides: 
     """'' or why `out` is not the new, plain, finished tensor that looks like `slot`; `flat` is the shared block."""
     if type(out) is not Tensor or is_functional(out):
         return f"kernel_fn must return a plain torch.Tensor, got {type(out).__name__}"
-    if out.__dict__:
-        return f"kernel_fn must return a plain torch.Tensor; this one has attributes: {sorted(out.__dict__)[:3]}"
+    attributes = sorted(name for name in out.__dict__ if not name.startswith("_dynamo_"))  # torch.compile leaves notes
+    if attributes:
+        return f"kernel_fn must return a plain torch.Tensor; this one has attributes: {attributes[:3]}"
     shape, dtype, device, layout = shape_of(out), dtype_of(out), device_of(out), layout_of(out)
     if tuple(shape) != tuple(slot.shape):
         return f"expected an output of shape {list(slot.shape)}, got {list(shape)}"

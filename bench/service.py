@@ -15,6 +15,7 @@ import compiled
 import correctness
 import device_facts
 import disturbance
+import nvidia_tools
 import op_table
 import roofline
 import source_scan
@@ -172,6 +173,23 @@ class Judge:
             "failure": failure,
             "wall_s": round(time.monotonic() - began, 4),
         }
+
+    def counters(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What ncu counts at the primary shape."""
+        if self.kind != "cuda":
+            return {"kernels": [], "detail": "hardware counters are read with ncu, on NVIDIA GPUs only"}
+        return nvidia_tools.measure(request, self._primary(request), self.pool)
+
+    def sanitize(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Whether compute-sanitizer finds a wrong access at the primary shape."""
+        if self.kind != "cuda":
+            return {"errors": None, "detail": "compute-sanitizer looks at NVIDIA GPUs only"}
+        return nvidia_tools.sanitize(request, self._primary(request), self.pool)
+
+    def _primary(self, request: dict[str, Any]) -> dict[str, Any]:
+        op = baselines.find_op(request["op"], request.get("op_file"))
+        case = trials.primary_case(op, request.get("shapes") or [], self.gpu)
+        return {"shape": list(case.shape), "options": dict(case.options)}
 
     def verify(self, request: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -94,11 +94,11 @@ class Pool:
             "role": role,
             "sandbox": "none" if trusted else self.level,
             "scratch": str(scratch),
-            "env": self._environment(scratch, cache, role),
+            "env": self.environment(scratch, cache, role),
             "address_space": None if self.gpu else _address_space(),
             "cpu_seconds": 1800,
             "writable": [str(scratch), str(cache)],
-            "readable": [*imports, *readable, *_python_folders()],
+            "readable": [*imports, *readable, *python_folders()],
             "import_path": imports,
             "arena_bytes": arena.size,
             "arena_handle": arena.handle,
@@ -118,7 +118,7 @@ class Pool:
             raise
         return worker
 
-    def _environment(self, scratch: Path, cache: Path, role: str) -> dict[str, str]:
+    def environment(self, scratch: Path, cache: Path, role: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PREFIXES)}
         kept = {k: v for k, v in kept.items() if "KEY" not in k and "TOKEN" not in k and "SECRET" not in k}
         folders = {
@@ -157,7 +157,7 @@ def _address_space() -> int:
     return (32 << 30) + os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _python_folders() -> list[str]:
+def python_folders() -> list[str]:
     return sorted({sys.prefix, sys.base_prefix, *(p for p in sys.path if "-packages" in p)})
 
 
