@@ -7,7 +7,7 @@ import { measures } from './core/slots.ts'
 import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
 import type { Evaluator, Perform, Request, World } from './ports.ts'
-import type { Check, CommitSha, Round, Side, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Counters, Round, Side, Target, Timing } from './schema.ts'
 import { sweep } from './sweep.ts'
 import type { Asked, Baselines, Effect, Happened, State } from './types.ts'
 
@@ -49,7 +49,7 @@ async function perform(
   const { evaluator, repo, ledger, fileOf } = world
   switch (effect.type) {
     case 'baseline':
-      return baseline(world, effect.target, effect.commit, signal)
+      return baseline(world, effect.target, effect.commit, state.run.rules.counters === true, signal)
     case 'ask': {
       const { agent } = world
       const answer = await agent.propose(await requestFor(world, state, effect), signal)
@@ -86,7 +86,8 @@ async function perform(
         await fileSide(fileOf, 'start', effect.start, effect.target),
       ]
       const timing = await timeWhatRuns(evaluator, effect.target, files, ['eager', 'vendor'], CONFIRM_ROUNDS, signal)
-      return { type: 'confirmed', number, timing }
+      const counters = state.run.rules.counters ? await count(world, effect.target, commit, signal) : null
+      return { type: 'confirmed', number, timing, counters }
     }
     case 'settle': {
       const { experiment, message, wall, row } = effect
@@ -104,7 +105,7 @@ async function perform(
 }
 
 /** The starting kernel and the fixed alternatives at the target's shapes, each in fresh processes. */
-async function baseline(world: World, target: Target, commit: CommitSha, signal: AbortSignal): Promise<Happened> {
+async function baseline(world: World, target: Target, commit: CommitSha, counted: boolean, signal: AbortSignal): Promise<Happened> {
   const { evaluator, fileOf } = world
   const check: Check = await evaluator.check(target, await fileOf(commit, target.name), { quick: false }, signal)
   const nothing = { type: 'baselined', target: target.name, check, timing: null, baselines: null } as const
@@ -129,7 +130,14 @@ async function baseline(world: World, target: Target, commit: CommitSha, signal:
     roofline: { ...timing.roofline, limit_us: limit },
     shapes: target.shapes.map((_, i) => ({ bestUs: bestOf(rounds, target, i), limitUs: timing.limit_us[i] ?? 0 })),
   }
-  return { type: 'baselined', target: target.name, check, timing, baselines, detail: '' }
+  const counters = counted ? await count(world, target, commit, signal) : null
+  return { type: 'baselined', target: target.name, check, timing, baselines, detail: '', counters }
+}
+
+/** Where the judge cannot count, there is only less to know. */
+async function count({ evaluator, fileOf }: World, target: Target, commit: CommitSha, signal: AbortSignal): Promise<Counters> {
+  const path = await fileOf(commit, target.name)
+  return evaluator.counters(target, path, signal).catch((error) => ({ kernels: [], detail: declined(error) }))
 }
 
 /** The fastest alternative at one shape alone. */

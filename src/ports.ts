@@ -1,7 +1,7 @@
 /** The ports: through these the machine's decisions meet the world, and each can be another in a test. */
 
 import type { Row } from './row.ts'
-import type { Check, CommitSha, DeviceFacts, Side, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Counters, DeviceFacts, Side, Target, Timing } from './schema.ts'
 import type { Answer, Attempt, Baselines, Effect, Event, Evidence, Experiment, Happened, Proposal, Repair, State } from './types.ts'
 
 /** What an agent is told: everything about one kernel, nothing about git, the judge's workings or other agents. */
@@ -33,6 +33,8 @@ export interface Evaluator {
   check(target: Target, path: string, options: { quick: boolean }, signal?: AbortSignal): Promise<Check>
   /** `rounds` rounds of fresh processes, one per side, visited in random order. */
   time(target: Target, sides: Side[], rounds: number, signal?: AbortSignal): Promise<Timing>
+  /** What the device's own counters say of one call; for whoever writes the next kernel, and for no verdict. */
+  counters(target: Target, path: string, signal?: AbortSignal): Promise<Counters>
   /** Lets go of the device until the next question. */
   close(): Promise<void>
 }

@@ -28,6 +28,7 @@ export function readRules(options: Options): Rules {
     maxPairs: 12,
     sweep: options.sweep ?? null,
     seed: options.seed ?? 0,
+    counters: options.counters ?? false,
   }
 }
 
@@ -50,6 +51,7 @@ export function changedRules(before: Rules, options: Options): Rules {
     ...(options['kernel-hours'] !== undefined && { kernelMs: given.kernelMs }),
     ...(options['target-speedup'] !== undefined && { targetSpeedup: given.targetSpeedup }),
     ...(options.sweep !== undefined && { sweep: given.sweep }),
+    ...(options.counters !== undefined && { counters: given.counters }),
   }
 }
 

@@ -88,6 +88,28 @@ export const Compiler = z.object({
 })
 export type Compiler = z.infer<typeof Compiler>
 
+/** What ncu counted while a kernel ran once: each launch, the longest first; shares are of what the device can do. */
+export const Counters = z.object({
+  kernels: z
+    .array(
+      z.object({
+        name: z.string(),
+        us: z.number(),
+        memory: z.number().nullable(),
+        units: z.number().nullable(),
+        occupancy: z.number().nullable(),
+        stalls: z.array(z.tuple([z.string(), z.number()])).max(8), // what its warps wait for, the worst first
+      }),
+    )
+    .max(8),
+  detail: z.string(), // how it was confined, or why nothing could be counted
+})
+export type Counters = z.infer<typeof Counters>
+
+/** What compute-sanitizer found at the primary shape; null where it could not look. */
+export const Sanitized = z.object({ errors: z.number().int().nullable(), detail: z.string() })
+export type Sanitized = z.infer<typeof Sanitized>
+
 /** Is this kernel.py right? Correctness only; speed comes from Timing. */
 export const Check = z.object({
   verdict: z.enum(['pass', 'wrong', 'crash', 'timeout', 'invalid', 'suspect']),

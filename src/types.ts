@@ -1,7 +1,7 @@
 /** The nouns: what a run works on, what can happen, what is to be done. */
 import type { Known } from './core/known.ts'
 import type { Row } from './row.ts'
-import type { Check, CommitSha, Compiler, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Compiler, Counters, DeviceFacts, Roofline, Round, Target, Timing } from './schema.ts'
 
 export type { Target } from './schema.ts'
 
@@ -76,7 +76,7 @@ export type Baselines = {
 }
 
 /** What a source's measurement showed beyond one number, in the order of the target's shapes; gains are over the incumbent of its time. */
-export type Evidence = { compiler: Compiler | null; us: (number | null)[]; gains: (number | null)[] }
+export type Evidence = { compiler: Compiler | null; counters: Counters | null; us: (number | null)[]; gains: (number | null)[] }
 
 /** One line of a kernel's memory: enough to avoid repeating it and to learn from it. */
 export type Attempt = {
@@ -127,6 +127,7 @@ export type Rules = {
   maxPairs: number
   sweep: number | null // settings an experiment may try; null: as many as the device is quick at
   seed: number
+  counters?: boolean // ncu looks at each starting kernel and at each that is kept
 }
 
 export type StopReason = 'hours' | 'max-experiments' | 'max-cost' | 'max-tokens' | 'max-turns' | 'exhausted' | 'stopped' | 'refused'
@@ -193,13 +194,21 @@ export type State = {
 /** What happened. `at` is the run's own clock in ms (it stands still while the run is down); `wall` is ISO 8601. */
 export type Happened =
   | { type: 'started'; rules: Rules } // at the start, and again whenever the run is resumed
-  | { type: 'baselined'; target: string; check: Check; timing: Timing | null; baselines: Baselines | null; detail: string }
+  | {
+      type: 'baselined'
+      target: string
+      check: Check
+      timing: Timing | null
+      baselines: Baselines | null
+      detail: string
+      counters?: Counters | null
+    }
   | { type: 'answered'; id: number; target: string; incumbent: CommitSha; answer: Answer }
   | { type: 'swept'; number: number; quick: (Quick | null)[] } // of the source as written, then of each setting; null: not timed
   | { type: 'committed'; number: number; commit: CommitSha }
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
-  | { type: 'confirmed'; number: number; timing: Timing | null } // candidate, start and baselines anew, before a keep
+  | { type: 'confirmed'; number: number; timing: Timing | null; counters?: Counters | null } // candidate, start and baselines anew, before a keep
   | { type: 'declined'; number: number; detail: string } // the judge works, but could not judge this
   | { type: 'settled'; number: number; tip: CommitSha }
   | { type: 'woke' } // a wait is over

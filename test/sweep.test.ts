@@ -9,7 +9,7 @@ import { performer } from '../src/perform.ts'
 import type { World } from '../src/ports.ts'
 import type { Check, Timing } from '../src/schema.ts'
 import type { Happened, Proposal, Quick } from '../src/types.ts'
-import { check, device, proposal, round, run, sha, target, timing } from './support/make.ts'
+import { check, device, proposal, round, run, sha, target, timing, uncounted } from './support/make.ts'
 import { request } from './support/request.ts'
 import { scratchFolder } from './support/scratch.ts'
 
@@ -41,6 +41,7 @@ function judge({ us, quick = 'pass', asked }: Behaviour): World['evaluator'] {
         if (typeof result === 'string') return timing([], { side, kind: result, detail: 'says the judge' })
       return timing(Array.from({ length: rounds }, () => round(Object.fromEntries(times) as Record<string, number>)))
     },
+    counters: uncounted,
     close: async () => {},
   }
 }

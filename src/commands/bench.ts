@@ -2,7 +2,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { benchReport, benchText } from '../core/bench-report.ts'
+import { benchReport, benchText, type Looked } from '../core/bench-report.ts'
 import { UsageError } from '../errors.ts'
 import type { Io } from '../io.ts'
 import { openRoom, startJudge } from '../machine-room.ts'
@@ -24,9 +24,14 @@ export async function bench(file: string, options: Options, io: Io): Promise<num
     const asked: Target = { ...target, dtype: room.dtype, backend: room.backend }
     const check = await judge.check(asked, path, { quick: options.quick ?? false })
     const timing = check.verdict === 'pass' ? await time(judge, asked, path, options, io) : null
+    const passed = check.verdict === 'pass'
+    const looked: Looked = {
+      ...(passed && options.counters && { counters: await judge.counters(asked, path) }),
+      ...(passed && options.sanitize && { sanitize: await judge.sanitize(asked, path) }),
+    }
     // Without --shapes the judge times the operation's primary shape.
     const shapes = asked.shapes.length > 0 ? asked.shapes : [{ shape: [], options: {}, weight: 1, calls: 1 }]
-    const report = benchReport(check, timing, shapes, hello.device)
+    const report = benchReport(check, timing, shapes, hello.device, looked)
     if (io.json) io.document(report)
     else io.print(benchText(report))
     return report.verdict === 'pass' ? 0 : 5

@@ -41,6 +41,7 @@ export const COMMANDS: Command[] = [
       'command',
       'edit-format',
       'sweep',
+      'counters',
       'on-rate-limit',
       'agent-timeout',
       'inbox-idle',
@@ -69,7 +70,7 @@ export const COMMANDS: Command[] = [
     name: 'bench',
     help: 'judge one kernel.py; changes nothing',
     positional: { name: 'file', help: 'the kernel.py', required: true },
-    options: ['op', 'op-file', 'against', 'quick', 'shapes', 'dtype', 'device', 'python', 'allow-tf32', 'sandbox'],
+    options: ['op', 'op-file', 'against', 'quick', 'counters', 'sanitize', 'shapes', 'dtype', 'device', 'python', 'allow-tf32', 'sandbox'],
     run: async ({ options, io, argument }) => (await import('./bench.ts')).bench(argument ?? '', options, io),
   },
   {

@@ -1,5 +1,5 @@
 /** The judge's report on one file: correctness, then speed against the alternatives. */
-import type { Check, Compiler, DeviceFacts, Round, ShapeCase, Timing } from '../schema.ts'
+import type { Check, Compiler, Counters, DeviceFacts, Round, Sanitized, ShapeCase, Timing } from '../schema.ts'
 import type { Interval } from '../types.ts'
 import { beatsPhysics, latency, speedup } from './judge.ts'
 
@@ -14,9 +14,20 @@ export type BenchReport = Omit<Check, 'verdict'> & {
   shapes: { shape: number[]; options: ShapeCase['options']; latency_us: number; ratio_eager: number | null; limit_us: number | null }[]
   device: DeviceFacts
   clocks: string | null
+  counters?: Counters
+  sanitize?: Sanitized
 }
 
-export function benchReport(check: Check, timing: Timing | null, shapes: ShapeCase[], device: DeviceFacts): BenchReport {
+/** What NVIDIA's tools were asked to look at besides. */
+export type Looked = { counters?: Counters; sanitize?: Sanitized }
+
+export function benchReport(
+  check: Check,
+  timing: Timing | null,
+  shapes: ShapeCase[],
+  device: DeviceFacts,
+  looked: Looked = {},
+): BenchReport {
   const rounds = timing?.rounds ?? []
   const time = latency(rounds, 'candidate', shapes)
   const against = (base: string): Ratio | null => {
@@ -28,8 +39,8 @@ export function benchReport(check: Check, timing: Timing | null, shapes: ShapeCa
   const failure = timing?.failure?.side === 'candidate' ? timing.failure : null
   return {
     ...check,
-    verdict: failure?.kind ?? (impossible && check.verdict === 'pass' ? 'suspect' : check.verdict),
-    detail: failure?.detail ?? impossible ?? check.detail,
+    verdict: failure?.kind ?? (impossible && check.verdict === 'pass' ? 'suspect' : looked.sanitize?.errors ? 'wrong' : check.verdict),
+    detail: failure?.detail ?? impossible ?? (looked.sanitize?.errors ? looked.sanitize.detail : check.detail),
     latency_us: time?.us ?? null,
     ci95_us: time?.ci95 ?? null,
     ratio: { incumbent: against('incumbent'), eager: against('eager'), vendor: against('vendor'), compile: against('compile') },
@@ -38,6 +49,7 @@ export function benchReport(check: Check, timing: Timing | null, shapes: ShapeCa
     shapes: timing ? shapes.map((shape, i) => perShape(rounds, shape, i, timing)) : [],
     device,
     clocks: timing?.clocks ?? null,
+    ...looked,
   }
 }
 
@@ -77,6 +89,8 @@ export function benchText(report: BenchReport): string {
     ...stages,
     ...(report.verdict === 'pass' ? [] : report.detail ? [`  ${report.detail}`] : []),
     ...compilerLines(report.compiler),
+    ...counterLines(report.counters ?? null),
+    ...sanitizerLines(report.sanitize),
     ...speed,
     `  judge ${report.judge_hash.slice(0, 12)}, sandbox: ${report.sandbox}, ${report.wall_s.toFixed(1)} s (${report.build_s.toFixed(1)} s compiling)`,
   ].join('\n')
@@ -98,4 +112,24 @@ export function compilerLines(compiler: Compiler | null): string[] {
   const vectors = compiler.vector_width === 0 ? 'no vector instructions' : `${compiler.vector_width}-bit vectors`
   const stores = compiler.kernels.length === 0 && compiler.spills !== null ? `, ${compiler.spills} stores of vectors to the stack` : ''
   return [...kernels, `  compiled: C++ with ${vectors}${stores}`]
+}
+
+/** A line a launch: how busy the device was, and what warps waited for. */
+export function counterLines(counters: Counters | null): string[] {
+  if (counters === null) return []
+  if (counters.kernels.length === 0) return [`  counted: ${counters.detail}`]
+  const percent = (share: number): string => `${(100 * share).toFixed(0)} %`
+  return counters.kernels.map(({ name, us, memory, units, occupancy, stalls }) => {
+    const busy = Object.entries({ memory, units, occupancy }).flatMap(([what, share]) =>
+      share === null ? [] : [`${what} ${percent(share)}`],
+    )
+    const waits = stalls.map(([what, share]) => `${what} ${percent(share)}`).join(', ')
+    return `  counted: ${name}: ${us} us under ncu, ${busy.join(', ')}${waits ? `; warps wait for ${waits}` : ''}`
+  })
+}
+
+function sanitizerLines(found: Sanitized | undefined): string[] {
+  if (found === undefined) return []
+  if (found.errors === null) return [`  compute-sanitizer: ${found.detail}`]
+  return [`  compute-sanitizer: ${found.errors === 0 ? 'no wrong access' : `${found.errors} wrong accesses: ${found.detail}`}`]
 }

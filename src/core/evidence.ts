@@ -1,14 +1,20 @@
 /** What measuring a kernel showed beyond one number: per shape, and what the compilers made of it. It says which tier of the playbook applies. */
-import type { Compiler, Round, ShapeCase } from '../schema.ts'
+import type { Compiler, Counters, Round, ShapeCase } from '../schema.ts'
 import type { Attempt, Evidence } from '../types.ts'
 import { latency, speedup } from './judge.ts'
 
-export function evidenceOf(compiler: Compiler | null, rounds: Round[], side: string, shapes: ShapeCase[]): Evidence {
+export function evidenceOf(
+  compiler: Compiler | null,
+  rounds: Round[],
+  side: string,
+  shapes: ShapeCase[],
+  counters: Counters | null = null,
+): Evidence {
   const each = shapes.map((shape, i) => {
     const only = rounds.map((r) => ({ ...r, us: Object.fromEntries(Object.entries(r.us).map(([name, us]) => [name, [us[i] ?? []]])) }))
     return { us: latency(only, side, [shape])?.us ?? null, gain: speedup(only, 'incumbent', side, [shape])?.point ?? null }
   })
-  return { compiler, us: each.map(({ us }) => us), gains: each.map(({ gain }) => gain) }
+  return { compiler, counters, us: each.map(({ us }) => us), gains: each.map(({ gain }) => gain) }
 }
 
 /** In a few words for the table of attempts: the worst of its kernels, its shapes where they differ, what its sweep found. */

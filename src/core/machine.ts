@@ -57,7 +57,8 @@ function react(state: State, event: Event): Step {
     case 'confirmed': {
       if (judging.phase !== 'confirming') return only(state)
       const { experiment, verdict, check, rounds } = judging
-      return settle(state, experiment, verdict, { check, rounds, confirmed: event.timing?.failure ? null : event.timing }, event)
+      const confirmed = event.timing?.failure ? null : event.timing
+      return settle(state, experiment, verdict, { check, rounds, confirmed, counters: event.counters }, event)
     }
     case 'declined':
       return declined(state, event)
@@ -104,7 +105,7 @@ function baselined(state: State, event: On<'baselined'>): Step {
   if (state.judging.phase !== 'baselining' || state.judging.target !== event.target) return only(state)
   const before = targetOf(state.run, event.target)
   const { baselines } = event
-  const evidence = evidenceOf(event.check.compiler, event.timing?.rounds ?? [], 'start', before.target.shapes)
+  const evidence = evidenceOf(event.check.compiler, event.timing?.rounds ?? [], 'start', before.target.shapes, event.counters)
   const target: TargetState = baselines ? { ...before, baselines, latency: baselines.start, evidence } : { ...before, left: 'broken' }
   const rows = baselineRows(state.run, target, event.check, event.detail, event.wall)
   return { state: { ...put(state, target), judging: { phase: 'idle' } }, effects: rows.map((row) => ({ type: 'row', row })) }
@@ -180,7 +181,7 @@ function settle(state: State, experiment: Experiment, verdict: Verdict, measured
   const row = experimentRow(state.run, target, experiment, verdict, measured, { at, wall })
   const message = verdict.kind === 'keep' ? keepMessage(state.run, target, experiment, verdict, measured) : null
   const latency = verdict.kind === 'keep' ? candidateLatency(measured, target.target.shapes) : target.latency
-  const evidence = evidenceOf(measured.check?.compiler ?? null, measured.rounds, 'candidate', target.target.shapes)
+  const evidence = evidenceOf(measured.check?.compiler ?? null, measured.rounds, 'candidate', target.target.shapes, measured.counters)
   return {
     state: { ...state, judging: { phase: 'settling', experiment, verdict, latency, evidence, row, message, wall, rows: [] } },
     effects: [{ type: 'settle', experiment, verdict, row, message, wall }],

@@ -1,7 +1,7 @@
 /** What a model is told: the rules and the playbook (stable, so that it is cached), then one kernel with its history (bounded). */
 import type { Request } from '../ports.ts'
 import type { Attempt, Evidence, Latency } from '../types.ts'
-import { compilerLines } from './bench-report.ts'
+import { compilerLines, counterLines } from './bench-report.ts'
 import { fence } from './fence.ts'
 import { history } from './history.ts'
 import { oneLine } from './patch.ts'
@@ -76,7 +76,9 @@ function situation({ target, device, incumbent, baselines }: Request): string[] 
 /** Names in it are the candidate's own. */
 function compiled(evidence: Evidence | null): string[] {
   const lines = compilerLines(evidence?.compiler ?? null).map((line) => oneLine(line, 200).replace(/^compiled: /, ''))
-  return lines.length === 0 ? [] : [`What the compilers made of the incumbent. ${DATA}`, fence('text', lines.join('\n'))]
+  const waits = counterLines(evidence?.counters ?? null).map((line) => oneLine(line, 240).replace(/^counted: /, ''))
+  const told = (what: string, said: string[]) => (said.length === 0 ? [] : [`${what} ${DATA}`, fence('text', said.join('\n'))])
+  return [...told('What the compilers made of the incumbent.', lines), ...told('What ncu counted in one call of it.', waits)]
 }
 
 function standing(now: number | null, baselines: Request['baselines']): string {

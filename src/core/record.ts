@@ -1,13 +1,13 @@
 /** A verdict -> the row in results.tsv and the message of the kept commit. */
 
 import type { Row, RowStatus } from '../row.ts'
-import type { Check, Roofline, Round, ShapeCase, Timing } from '../schema.ts'
+import type { Check, Counters, Roofline, Round, ShapeCase, Timing } from '../schema.ts'
 import type { Baselines, Experiment, Interval, Latency, Run, TargetState, Verdict } from '../types.ts'
 import { bestBaseline } from './advance.ts'
 import { latency } from './judge.ts'
 
 /** What one experiment's measurements come to. `confirmed` are the fresh pairings before a keep. */
-export type Measured = { check: Check | null; rounds: Round[]; confirmed: Timing | null }
+export type Measured = { check: Check | null; rounds: Round[]; confirmed: Timing | null; counters?: Counters | null | undefined }
 
 export function statusOf(verdict: Verdict): RowStatus {
   if (verdict.kind === 'keep') return 'keep'

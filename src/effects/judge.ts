@@ -3,13 +3,32 @@ import { z } from 'zod'
 import { firstLine } from '../core/record.ts'
 import { EnvironmentError, ToolError } from '../errors.ts'
 import type { Evaluator } from '../ports.ts'
-import { Check, type DeviceKind, Hello, JudgeReply, type ModelSpec, type Side, type Target, Timing, Verification } from '../schema.ts'
+import {
+  Check,
+  Counters,
+  type DeviceKind,
+  Hello,
+  JudgeReply,
+  type ModelSpec,
+  Sanitized,
+  type Side,
+  type Target,
+  Timing,
+  Verification,
+} from '../schema.ts'
 import { Killed, Served } from './served.ts'
 
-type Question = 'hello' | 'check' | 'time' | 'verify'
+type Question = 'hello' | 'check' | 'time' | 'verify' | 'counters' | 'sanitize'
 
 /** The judge ends a hung kernel by itself, in seconds; these are for a judge that hangs, say in a driver. */
-const DEADLINES_MS: Record<Question, number> = { hello: 300_000, check: 900_000, time: 1_800_000, verify: 3_600_000 }
+const DEADLINES_MS: Record<Question, number> = {
+  hello: 300_000,
+  check: 900_000,
+  time: 1_800_000,
+  verify: 3_600_000,
+  counters: 600_000,
+  sanitize: 600_000,
+}
 const CLOSE_MS = 3_000
 
 export type JudgeOptions = {
@@ -54,6 +73,14 @@ export class Judge implements Evaluator {
 
   time(target: Target, sides: Side[], rounds: number, signal?: AbortSignal): Promise<Timing> {
     return this.ask('time', { ...this.about(target), sides, rounds }, Timing, signal)
+  }
+
+  counters(target: Target, path: string, signal?: AbortSignal): Promise<Counters> {
+    return this.ask('counters', { ...this.about(target), path }, Counters, signal)
+  }
+
+  sanitize(target: Target, path: string, signal?: AbortSignal): Promise<Sanitized> {
+    return this.ask('sanitize', { ...this.about(target), path }, Sanitized, signal)
   }
 
   verify(request: VerifyRequest, signal?: AbortSignal): Promise<Verification> {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { buildContext, buildPrompt, discardsInARow, estimateTokens, playbookFor } from '../../src/core/prompt.ts'
-import type { Compiler } from '../../src/schema.ts'
+import type { Compiler, Counters } from '../../src/schema.ts'
 import type { Attempt } from '../../src/types.ts'
 import { attempt, PLAYBOOK, request } from '../support/request.ts'
 
@@ -22,7 +22,7 @@ function night(count: number): Attempt[] {
       hypothesis: search ? `BLOCK_${i % 7} 64 -> ${i}: fewer, wider blocks` : words.padEnd(180, ' and more of the reasoning'),
       outcome,
       gain: outcome === 'wrong' || outcome === 'crash' ? null : 0.9 + (i % 30) / 100,
-      evidence: { compiler, us: [20 + i], gains: [0.9, 1.1, 1] },
+      evidence: { compiler, counters: null, us: [20 + i], gains: [0.9, 1.1, 1] },
       points: [1, 2, 3, 4].map((n) => ({ change: `BLOCK_M ${n} -> ${i}, BLOCK_N 64 -> ${n}`, gain: n === 2 ? null : 1 })),
       detail: outcome === 'keep' ? '' : `shape (4097, 1024) bf16 at [12, 7]: expected 0.125, got ${i}, allowed 0.004`,
     })
@@ -38,6 +38,24 @@ const compiler: Compiler = {
   kernels: [{ name: 'rmsnorm_kernel', registers: 168, spills: 12, shared_bytes: 49_152, occupancy: 0.25 }],
 }
 
+/** What ncu said of the starting kernel at 4096 x 4096 on an H200. */
+const counters: Counters = {
+  kernels: [
+    {
+      name: 'short_rows_kernel',
+      us: 16.8,
+      memory: 0.56,
+      units: 0.38,
+      occupancy: 0.66,
+      stalls: [
+        ['long_scoreboard', 0.58],
+        ['barrier', 0.13],
+      ],
+    },
+  ],
+  detail: 'namespaces net',
+}
+
 it('reads like a page a person wrote', async () => {
   const attempts = [
     attempt({
@@ -45,7 +63,7 @@ it('reads like a page a person wrote', async () => {
       hypothesis: 'one pass over the row instead of two (swept: BLOCK 1024 -> 2048)',
       outcome: 'keep',
       gain: 1.34,
-      evidence: { compiler, us: [19.6, 4.1], gains: [1.38, 1.01] },
+      evidence: { compiler, counters: null, us: [19.6, 4.1], gains: [1.38, 1.01] },
       points: [
         { change: 'as written', gain: 1.21 },
         { change: 'BLOCK 1024 -> 2048', gain: 1.33 },
@@ -74,7 +92,7 @@ it('reads like a page a person wrote', async () => {
       detail: 'lower bound 0.998 is under 1.01',
     }),
   ]
-  const incumbent = { ...request().incumbent, evidence: { compiler, us: [24.1, 4.1], gains: [1.38, 1.01] } }
+  const incumbent = { ...request().incumbent, evidence: { compiler, counters, us: [24.1, 4.1], gains: [1.38, 1.01] } }
   const known = request().baselines
   const baselines = known && {
     ...known,

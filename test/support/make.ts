@@ -17,6 +17,9 @@ export const device: DeviceFacts = {
   datasheet: null,
 }
 
+/** For a judge whose counters nobody asks for. */
+export const uncounted = () => Promise.reject(new Error('nobody asked for counters'))
+
 export const FREE: Bill = { costUsd: 0, tokens: 0, turns: 0 }
 
 export const rules: Rules = {

@@ -12,7 +12,7 @@ import { runLoop } from '../../src/loop.ts'
 import { performer } from '../../src/perform.ts'
 import type { Agent, Evaluator, Repo } from '../../src/ports.ts'
 import type { Happened, Run } from '../../src/types.ts'
-import { check, run as emptyRun, proposal, round, sha, timing } from './make.ts'
+import { check, run as emptyRun, proposal, round, sha, timing, uncounted } from './make.ts'
 
 const KEEP_EVERY = 10
 
@@ -44,6 +44,7 @@ export async function manyExperiments(root: string, experiments: number, git: bo
       const us = Object.fromEntries(sides.map((side) => [side.name, side.name === 'candidate' ? candidate : 100]))
       return timing(Array.from({ length: rounds }, () => round(us)))
     },
+    counters: uncounted,
     async close() {},
   }
   const journal = await JournalFile.create(join(root, 'events.jsonl'), { format: FORMAT, run: 'bench', start: {} })

@@ -21,7 +21,7 @@ import { RunClock } from '../../src/run-clock.ts'
 import { makeRunFolder } from '../../src/run-folder.ts'
 import type { Check } from '../../src/schema.ts'
 import type { Event, Happened, Rules, Run, State } from '../../src/types.ts'
-import { check, run as emptyRun, round, sha, timing } from './make.ts'
+import { check, run as emptyRun, round, sha, timing, uncounted } from './make.ts'
 import { KERNEL } from './request.ts'
 import { scratchFolder } from './scratch.ts'
 
@@ -166,6 +166,7 @@ function judge(ms: number, verdictOn: (path: string) => Check['verdict']): Evalu
       const us = (name: string): number => (name === 'candidate' ? 110 : 100)
       return timing(Array.from({ length: rounds }, () => round(Object.fromEntries(sides.map(({ name }) => [name, us(name)])))))
     },
+    counters: uncounted,
     close: async () => {},
   }
 }
