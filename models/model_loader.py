@@ -6,6 +6,7 @@ input shape is given.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import itertools
@@ -61,9 +62,7 @@ def load(
 
     module = _import(path)
     chosen = _choose_class(module, class_name, path)
-    _seed(seed)
-    with where:  # a large model is drawn where it will live
-        model = _guard(path, f"{chosen.__name__}()", lambda: chosen(*_init_inputs(module, chosen)))
+    model = _guard(path, f"{chosen.__name__}()", lambda: _build(module, chosen, where, seed))
     model = cast(model.eval(), number, where)
     inputs = _guard(path, "its inputs", lambda: _draw_inputs(module, model, shape, number, where, seed))
     loaded = LoadedModel(model, inputs, chosen.__name__, module, shape, number, where)
@@ -71,6 +70,17 @@ def load(
         with torch.no_grad():
             _guard(path, f"{chosen.__name__}.forward({describe(inputs)})", lambda: model(*inputs))
     return loaded
+
+
+def _build(module: ModuleType, chosen: type[nn.Module], where: torch.device, seed: int) -> nn.Module:
+    """A large model is drawn where it will live; one that insists on the CPU (by a generator of its own, say) there."""
+    _seed(seed)
+    if where.type != "cpu":
+        with contextlib.suppress(RuntimeError, NotImplementedError), where:
+            return chosen(*_init_inputs(module, chosen))
+        _seed(seed)
+    with torch.device("cpu"):
+        return chosen(*_init_inputs(module, chosen))
 
 
 def cast(model: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:

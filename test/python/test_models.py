@@ -12,6 +12,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).resolve().parents[2] / "models"))
 
 import llama
+import model_loader
 from model_loader import LoadedModel, ModelError, cast, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,3 +127,25 @@ def test_a_model_may_import_its_neighbours(tmp_path: Path) -> None:
         "    def __init__(self):\n        super().__init__(Layer(4, 4))\n"
     )
     assert output(load(tmp_path / "net.py", input_shape=[2, 4])).shape == (2, 4)
+
+
+INSISTS = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.full((1,), float(torch.ones(3).sum())))  # no number can be had of meta
+
+    def forward(self, x):
+        return x * self.scale
+"""
+
+
+def test_a_model_that_insists_on_the_cpu_is_built_there(tmp_path: Path) -> None:
+    file = tmp_path / "insists.py"
+    file.write_text(INSISTS)
+    module = model_loader._import(file)
+    built = model_loader._build(module, module.Model, torch.device("meta"), seed=0)
+    assert built.scale.device.type == "cpu" and built.scale.item() == 3.0
