@@ -18,7 +18,6 @@ import torch
 from autokernel_nvrtc import HIP, machine_code
 
 Grid = int | tuple[int, ...]
-DEFAULT_SHARED = 48 * 1024  # more must be asked for
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 ATTRIBUTES = {"max_threads": 0, "shared": 1, "spilled": 3, "registers": 4}  # CU_FUNC_ATTRIBUTE_*, HIP's too
 OF_MODULE = ("LaunchKernel", "OccupancyMaxActiveBlocksPerMultiprocessor")  # HIP names these hipModule...
@@ -105,7 +104,9 @@ class Kernel:
                 return self.launch(grid, block, args, shared_bytes, stream)
         values, pointers = pack(self.argtypes, args)
         function = self.function()
-        if shared_bytes > DEFAULT_SHARED and not HIP:
+        if (
+            shared_bytes and not HIP
+        ):  # more than 48 KiB must be asked for, and what a kernel holds statically counts, too
             context = _context()
             if shared_bytes > self._allowed.get(context, 0):
                 _call("FuncSetAttribute", function, MAX_DYNAMIC_SHARED, shared_bytes)
