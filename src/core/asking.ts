@@ -1,13 +1,13 @@
 /** Whom to ask, for what, and how many at the same time: enough that an idea is ready whenever the judge becomes free. */
 import type { Asked, Effect, Repair, Run, State, StopReason } from '../types.ts'
-import { targetOf } from './edit.ts'
+import { proceed, targetOf } from './edit.ts'
 
 type Step = { state: State; effects: Effect[] }
 
 /** Repairs first: what is nearly right is worth more than what is only an idea. `at` is now. */
 export function startAsking(state: State, at: number): Step {
   const effects: Effect[] = []
-  let next = state
+  let next = state.judging.phase === 'idle' ? proceed(state, 'verdict') : state // none is to come: it came before, or what was ready was out of date
   for (let asked = nextAsk(next, at); asked !== null; asked = nextAsk(next, at)) {
     const { proposing, run } = next
     const repairs = asked.repair ? proposing.repairs.slice(1) : proposing.repairs

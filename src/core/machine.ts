@@ -1,9 +1,9 @@
 /** The run as a pure machine: what has happened -> what is to be done. Files, processes, clocks and chance live elsewhere. */
 import type { Check } from '../schema.ts'
 import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
-import { answered, proceed, withRepair } from './answers.ts'
+import { answered, withRepair } from './answers.ts'
 import { stillAsked } from './asking.ts'
-import { average, put, remember, targetOf, tick } from './edit.ts'
+import { average, proceed, put, remember, targetOf, tick } from './edit.ts'
 import { evidenceOf } from './evidence.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { add } from './known.ts'
