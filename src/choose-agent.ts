@@ -1,7 +1,7 @@
-/** --agent and the keys in the environment -> who has the ideas. */
+/** --agent and the keys, from the environment or --key-command -> who has the ideas. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { agentNames, keyFor, modelOf, openaiUrl } from './agent-list.ts'
+import { agentNames, type Keys, keyFor, modelOf, openaiUrl } from './agent-list.ts'
 import { anthropicAgent } from './agents/anthropic.ts'
 import { chainAgent } from './agents/chain.ts'
 import { commandAgent } from './agents/command.ts'
@@ -29,10 +29,10 @@ export type Chosen = {
 /** Why no more money may be spent, or null while it may; `used` is not in the run's books yet. */
 export type Spent = (used: Bill) => string | null
 
-/** `options` as settleAgents left them. */
-export async function chooseAgent(options: Options, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
+/** `options` as settleAgents left them, `keys` from askKeys. */
+export async function chooseAgent(options: Options, keys: Keys, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
   const names = agentNames(options.agent ?? 'search')
-  const members = await Promise.all(names.map((name) => one(name, options, io, folder, spent)))
+  const members = await Promise.all(names.map((name) => one(name, options, keys, io, folder, spent)))
   const close = async () => void (await Promise.all(members.map((m) => m.close())))
   const [first, ...others] = members.map((m) => m.agent)
   if (!first) throw new UsageError('--agent: expected a list of search, anthropic, openai, command, inbox, replay:RUN')
@@ -40,7 +40,7 @@ export async function chooseAgent(options: Options, io: Io, folder: RunFolder, s
   return { agent: chainAgent([first, ...others]), tell, close }
 }
 
-async function one(name: string, options: Options, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
+async function one(name: string, options: Options, keys: Keys, io: Io, folder: RunFolder, spent: Spent): Promise<Chosen> {
   const stays = async () => {}
   const plain = (agent: Agent): Chosen => ({ agent, tell: stays, close: stays })
   if (name === 'search') return plain(searchAgent)
@@ -54,7 +54,7 @@ async function one(name: string, options: Options, io: Io, folder: RunFolder, sp
   if (name !== 'anthropic' && name !== 'openai') throw new Error(`settleAgents let '${name}' pass`)
   const shared = {
     model: modelOf(name, options),
-    apiKey: keyFor(name, options, io),
+    apiKey: keyFor(name, options, io, keys),
     editFormat: options['edit-format'],
     onRateLimit: options['on-rate-limit'],
     effort: options.effort,

@@ -14,7 +14,7 @@ const Setting = z.union([z.string(), z.number(), z.boolean(), z.array(z.string()
 const Config = z.record(z.string(), Setting)
 
 // A repository that somebody cloned may not send their prompts elsewhere, or run a program of its choice.
-const NOT_FROM_A_PROJECT: OptionName[] = ['llm-base-url', 'command', 'python', 'notify']
+const NOT_FROM_A_PROJECT: OptionName[] = ['llm-base-url', 'key-command', 'command', 'python', 'notify']
 
 /** USD per million tokens; without rates of its own a cache costs what plain input does. */
 const Price = z

@@ -90,6 +90,7 @@ export const OPTIONS = {
   effort: choice(['low', 'medium', 'high', 'xhigh', 'max'] as const, 'how long a model may think; the provider’s own default unless told'),
   'max-output-tokens': number('N', 'longest answer of a model, thinking included (32000)', 'a whole number such as 64000', counting),
   'llm-base-url': text('URL', 'an OpenAI-compatible server'),
+  'key-command': text('CMD', 'a program that prints the provider’s key, such as "pass show {}"; {} is the provider’s name'),
   command: text('CMD', 'a coding agent that runs in a terminal, such as "claude -p"'),
   'edit-format': choice(['auto', 'whole', 'diff'] as const, 'what a model answers with'),
   sweep: number(

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
+import { KEY_VARIABLE } from '../agent-list.ts'
 import { hostFacts } from '../effects/host.ts'
 import { findRepository } from '../effects/repository.ts'
 import type { Io } from '../io.ts'
@@ -39,12 +40,15 @@ export async function doctor(options: Options, io: Io): Promise<number> {
     note({ what: 'python', ok: true, found: room.python, fix: null })
     for (const finding of await asked(room, io.say)) note(finding)
   }
-  const key = ['ANTHROPIC_API_KEY', 'OPENAI_API_KEY'].filter((name) => io.env[name])
+  const key = [
+    ...(options['key-command'] === undefined ? [] : ['--key-command']),
+    ...Object.values(KEY_VARIABLE).filter((name) => io.env[name]),
+  ]
   note({
     what: 'key',
     ok: true,
     found: key.length > 0 ? `${key.join(', ')} set` : 'none set: the search agent has the ideas',
-    fix: key.length > 0 ? null : 'set ANTHROPIC_API_KEY for a language model’s',
+    fix: key.length > 0 ? null : 'set ANTHROPIC_API_KEY or --key-command for a language model’s',
   })
   if (io.json) io.document(findings)
   return findings.every((f) => f.ok) ? 0 : 3

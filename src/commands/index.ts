@@ -36,6 +36,7 @@ export const COMMANDS: Command[] = [
       'agent',
       'llm-model',
       'llm-base-url',
+      'key-command',
       'effort',
       'max-output-tokens',
       'command',
@@ -160,7 +161,7 @@ export const COMMANDS: Command[] = [
   {
     name: 'doctor',
     help: 'what this machine can do, a line each with its fix',
-    options: ['python', 'device', 'sandbox'],
+    options: ['python', 'device', 'sandbox', 'key-command'],
     run: async ({ options, io }) => (await import('./doctor.ts')).doctor(options, io),
   },
   {

@@ -1,7 +1,7 @@
 /** autokernel optimize: the whole night, from a model file to a verified optimized/. */
 import { existsSync } from 'node:fs'
 import { join, relative } from 'node:path'
-import { settleAgents } from '../agent-list.ts'
+import { askKeys, type Keys, settleAgents } from '../agent-list.ts'
 import { chooseAgent } from '../choose-agent.ts'
 import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
@@ -42,13 +42,14 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
   const now = new Date()
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
+  const keys = options.resume === undefined ? await askKeys(options, io) : null // whom a resumed run asks, its journal may have to say
   const holding = { folder, io, notify, stopNow: () => interruption.interrupt('SIGTERM') }
   return holdRun(holding, async (held) => {
     const session = options.resume === undefined ? await newSession(held, options, now) : await resumedSession(held, options)
     if (session === null) return 0
     interruption.listen()
     const { signal } = interruption
-    const state = await work(session, held, options, signal, began)
+    const state = await work(session, held, options, keys, signal, began)
     return conclude(session, held, state, signal)
   })
 }
@@ -59,7 +60,14 @@ function existingRun({ run }: Options, io: Io): string | undefined {
 }
 
 /** Everything between the plan and the last verdict. */
-async function work(session: Session, held: Held, options: Options, interrupted: AbortSignal, began: number): Promise<State> {
+async function work(
+  session: Session,
+  held: Held,
+  options: Options,
+  asked: Keys | null,
+  interrupted: AbortSignal,
+  began: number,
+): Promise<State> {
   const { repo, judge, state } = session
   const { folder, io, control, news } = held
   const inbox = new Inbox<Happened>()
@@ -74,7 +82,9 @@ async function work(session: Session, held: Held, options: Options, interrupted:
     let latest = state
     const { rules } = state.run
     const settled = settleAgents(options, io, rules.agents, rules.maxCostUsd)
-    const agent = opened.add(await chooseAgent(settled, io, folder, (used) => limitReached(latest, used)), (each) => each.close())
+    const keys = asked ?? (await askKeys(settled, io))
+    const spent = (used: Bill) => limitReached(latest, used)
+    const agent = opened.add(await chooseAgent(settled, keys, io, folder, spent), (each) => each.close())
     const perform = performer({
       evaluator: judge,
       agent: agent.agent,

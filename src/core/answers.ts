@@ -92,11 +92,6 @@ export function withRepair(state: State, { number, proposal }: Experiment, verdi
   return { ...state, proposing: { ...state.proposing, repairs: [...state.proposing.repairs, repair] } }
 }
 
-/** Ends a pause, when it was for this. */
-export function proceed(state: State, reason: 'provider' | 'verdict'): State {
-  return state.proposing.waiting === reason ? { ...state, proposing: { ...state.proposing, waiting: null } } : state
-}
-
 function pausedFor(waiting: 'provider' | 'verdict', state: State): State {
   return { ...state, proposing: { ...state.proposing, waiting } }
 }

@@ -1,13 +1,13 @@
 /** Whom to ask, for what, and how many at the same time: enough that an idea is ready whenever the judge becomes free. */
 import type { Asked, Effect, Repair, Run, State, StopReason } from '../types.ts'
-import { targetOf } from './edit.ts'
+import { proceed, targetOf } from './edit.ts'
 
 type Step = { state: State; effects: Effect[] }
 
 /** Repairs first: what is nearly right is worth more than what is only an idea. `at` is now. */
 export function startAsking(state: State, at: number): Step {
   const effects: Effect[] = []
-  let next = state
+  let next = state.judging.phase === 'idle' ? proceed(state, 'verdict') : state // none is to come: it came before, or what was ready was out of date
   for (let asked = nextAsk(next, at); asked !== null; asked = nextAsk(next, at)) {
     const { proposing, run } = next
     const repairs = asked.repair ? proposing.repairs.slice(1) : proposing.repairs
@@ -40,7 +40,7 @@ function wanted({ rules, pace: { answerMs, verdictMs } }: Run): number {
 /** Which budget leaves no room for another idea, or null. */
 export function spent(run: Run): StopReason | null {
   const { rules } = run
-  if (rules.maxExperiments !== null && run.experiments - run.interrupted >= rules.maxExperiments) return 'max-experiments'
+  if (room(run) === 0) return 'max-experiments'
   return rules.freeFallback ? null : moneySpent(run)
 }
 
@@ -50,9 +50,20 @@ export function moneySpent({ rules, costUsd, tokens, turns }: Run): 'max-cost' |
   return rules.maxTurns !== null && turns >= rules.maxTurns ? 'max-turns' : null
 }
 
+/** Whom a run that went down had asked, as far as the rules it goes on with still leave room. */
+export function stillAsked({ run, proposing: { asked, ready } }: State): Asked[] {
+  return asked.slice(0, Math.max(0, room(run) - ready.length))
+}
+
+/** How many more ideas may become experiments. */
+function room({ rules, experiments, interrupted }: Run): number {
+  return rules.maxExperiments === null ? Number.POSITIVE_INFINITY : Math.max(0, rules.maxExperiments - (experiments - interrupted))
+}
+
 /** Would one more still stay inside the budgets when all that fly come back as dear as the dearest? Alone it may: by one call a limit is passed. */
-function fits({ rules, ...run }: Run, flying: number, ready: number): boolean {
-  if (rules.maxExperiments !== null && run.experiments - run.interrupted + ready + flying >= rules.maxExperiments) return false
+function fits(run: Run, flying: number, ready: number): boolean {
+  const { rules } = run
+  if (ready + flying >= room(run)) return false
   if (flying === 0) return true
   const { costUsd, tokens } = run.turns > 0 ? run.dearest : { costUsd: Number.POSITIVE_INFINITY, tokens: Number.POSITIVE_INFINITY }
   if (rules.maxCostUsd !== null && run.costUsd + flying * costUsd >= rules.maxCostUsd) return false

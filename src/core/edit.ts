@@ -62,3 +62,8 @@ export function enter(state: State, name: string): State {
   const entered = put(state, { ...target, left: null, visits: target.visits + 1, discardsInARow: 0, spentMs: 0 })
   return { ...entered, run: { ...entered.run, current: name } }
 }
+
+/** Asks on, when it was this that was waited for. */
+export function proceed(state: State, reason: 'provider' | 'verdict'): State {
+  return state.proposing.waiting === reason ? { ...state, proposing: { ...state.proposing, waiting: null } } : state
+}

@@ -1,8 +1,9 @@
 /** The run as a pure machine: what has happened -> what is to be done. Files, processes, clocks and chance live elsewhere. */
 import type { Check } from '../schema.ts'
 import type { Effect, Event, Experiment, Run, State, StopReason, TargetState, Verdict } from '../types.ts'
-import { answered, proceed, withRepair } from './answers.ts'
-import { average, put, remember, targetOf, tick } from './edit.ts'
+import { answered, withRepair } from './answers.ts'
+import { stillAsked } from './asking.ts'
+import { average, proceed, put, remember, targetOf, tick } from './edit.ts'
 import { evidenceOf } from './evidence.ts'
 import { beatsPhysics, decide } from './judge.ts'
 import { add } from './known.ts'
@@ -84,7 +85,8 @@ function restarted(state: State, event: On<'started'>): Step {
   const { rules } = event
   const late = rules.runMs !== null && state.run.elapsedMs >= rules.runMs
   const stop = late ? ({ reason: 'hours', detail: 'the time is up', now: true } as const) : null
-  const fresh: State = { ...state, paused: false, run: { ...state.run, rules, stop } }
+  const run: Run = { ...state.run, rules, stop }
+  const fresh: State = { ...state, paused: false, run, proposing: { ...state.proposing, asked: stillAsked({ ...state, run }) } }
   const cuttable =
     judging.phase === 'sweeping' || judging.phase === 'checking' || judging.phase === 'timing' || judging.phase === 'confirming'
   if (!crashed || !cuttable) return { state: fresh, effects: late ? [] : pending(fresh) }

@@ -95,6 +95,7 @@ function startJudging(state: State, at: number, wall: string): Step {
       effects: [{ type: 'baseline', target, commit: startCommit }],
     }
   }
+  if (spent(run) === 'max-experiments') return { state, effects: [] } // what waits is kept for a run that goes on with more
   const [proposal, ...ready] = proposing.ready.filter((idea) => !(idea.disposable && isStale(run, idea)))
   if (!proposal) return { state: { ...state, proposing: { ...proposing, ready } }, effects: [] }
   const number = run.experiments + 1
@@ -111,9 +112,9 @@ const isStale = (run: Run, { target, basedOn }: Proposal): boolean => basedOn !=
 /** Ends the run when nothing is under way and nothing may or can follow. */
 function stopWhenSpent(state: State): State {
   const { asked, ready } = state.proposing
-  if (state.judging.phase !== 'idle' || ready.length > 0 || asked.length > 0) return state
+  if (state.judging.phase !== 'idle' || asked.length > 0) return state
   const reason = spent(state.run) ?? (state.run.current === null ? 'exhausted' : null)
-  if (reason === null) return state
+  if (reason === null || (ready.length > 0 && reason !== 'max-experiments')) return state
   const detail = reason === 'exhausted' ? 'no kernel has anything left to try' : `--${reason} is reached`
   return { ...state, run: { ...state.run, stop: { reason, detail, now: false } } }
 }

@@ -1,5 +1,5 @@
 /** Whole runs with the real SDKs, git, journal and loop: what a provider does never ends the night, leaks a key, or is paid for twice. */
-import { readFileSync, truncateSync } from 'node:fs'
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Options } from '../../src/options.ts'
@@ -9,6 +9,7 @@ import type { Behaviour, LlmServer } from '../support/llm-server.ts'
 import { everythingIn, night, projectFolder } from '../support/night.ts'
 import { openaiServer } from '../support/openai-server.ts'
 import { KERNEL } from '../support/request.ts'
+import { scratchFolder } from '../support/scratch.ts'
 
 /** An idea that nobody had: the n-th. */
 const idea = (n: number, hypothesis = `idea number ${n}`): string =>
@@ -64,21 +65,28 @@ describe.each(PROVIDERS)('%s', (name, make) => {
     expect(ledger.split('\n').filter((line) => line.includes(`\t${name}\t`))).toHaveLength(rows)
   })
 
-  it('leaves its key in no file, commit, row, word or journal of the run, whatever the provider quotes', async () => {
-    const { flags, env, server } = await provider(name)
+  it.each([
+    ['the environment', provider],
+    ['--key-command', withKeyCommand],
+  ])('leaves its key from %s in no file, commit, row, word or journal of the run, whatever the provider quotes', async (_, start) => {
+    const { flags, env, server } = await start(name)
     server.will(
       said(idea(1, `a key such as ${KEY} in the words`)),
       { do: 'status', status: 400, message: `who sent ${KEY}?` },
       said(idea(2)),
       { do: 'status', status: 401, type: 'authentication_error', message: `Incorrect API key ${KEY}` },
     )
-    const { root, state, said: words } = await night({ root: await projectFolder(), agent: flags, env })
+    const root = await projectFolder()
+    const { state, said: words } = await night({ root, agent: flags, env })
+    const resumed = await night({ root, agent: flags, env }) // the command is asked again: nothing holds the key
+    expect(resumed.state.run.stop).toEqual(state.run.stop)
+    for (const { headers } of server.seen) expect(headers['x-api-key'] ?? headers.authorization).toMatch(new RegExp(`${KEY}$`))
     expect(state.run.stop).toMatchObject({ reason: 'refused', detail: expect.stringMatching(/401.*\[key\]/) })
     expect(state.run.counted).toBe(3)
     const left = everythingIn(root)
     expect(left).toContain('idea number 2') // it did look into the journal, llm/ and git
     expect(left).not.toContain(KEY)
-    expect(words).not.toContain(KEY)
+    expect(words + resumed.said).not.toContain(KEY)
   })
 
   it('is not paid again for an answer that had come when the daemon was killed', async () => {
@@ -107,6 +115,18 @@ async function provider(name: string): Promise<{ server: LlmServer; flags: Optio
   const server = name === 'anthropic' ? await anthropicServer() : await openaiServer()
   const env = { ANTHROPIC_API_KEY: KEY, OPENAI_API_KEY: KEY, ANTHROPIC_BASE_URL: server.url, OPENAI_BASE_URL: `${server.url}/v1` }
   return { server, flags: { agent: name, 'llm-model': 'house-model' }, env }
+}
+
+/** The key is in a file outside the run's folders, and in no environment. */
+async function withKeyCommand(name: string): ReturnType<typeof provider> {
+  const { server, flags, env } = await provider(name)
+  const folder = await scratchFolder()
+  writeFileSync(join(folder, name), `${KEY}\n`)
+  return {
+    server,
+    flags: { ...flags, 'key-command': `cat ${join(folder, '{}')}` },
+    env: { ...env, ANTHROPIC_API_KEY: undefined, OPENAI_API_KEY: undefined },
+  }
 }
 
 describe('a provider ten times slower than the judge', () => {

@@ -126,6 +126,32 @@ describe('a run', () => {
     expect(play.state.run.stop).toMatchObject({ reason: 'exhausted' })
   })
 
+  it('asks again when "nothing left" was said of an incumbent that is gone, and no verdict is out that it could wait for', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    play.judge(1, 80)
+    play.keep(1)
+    const answer: Answer = { kind: 'exhausted', why: 'the inbox has been empty for 10 minutes' }
+    expect(play.happen({ type: 'answered', id: 2, target: 'rmsnorm', incumbent: sha(1), answer })).toMatchObject([
+      { type: 'ask', incumbent: sha(201) },
+    ])
+  })
+
+  it('asks again after "nothing left" when the idea that waited to be judged was out of date', () => {
+    const play = new Play(['rmsnorm'], { inFlight: 3 })
+    play.begin()
+    play.answer('a')
+    play.judge(1, 80)
+    play.answer('b') // free, and for the incumbent that is about to go
+    play.happen({ type: 'paused' })
+    play.keep(1)
+    const answer: Answer = { kind: 'exhausted', why: 'all tried' }
+    play.happen({ type: 'answered', id: play.state.proposing.asked[0]?.id ?? 0, target: 'rmsnorm', incumbent: sha(1), answer })
+    expect(play.state.proposing).toMatchObject({ asked: [], ready: [{ source: 'b' }], waiting: 'verdict' })
+    expect(play.happen({ type: 'resumed' })).toContainEqual(expect.objectContaining({ type: 'ask', incumbent: sha(201) }))
+  })
+
   it('goes on with the next kernel when a starting kernel cannot be used here', () => {
     const play = new Play(['rmsnorm', 'softmax'])
     play.happen({ type: 'started', rules: play.state.run.rules })

@@ -116,6 +116,25 @@ describe('a run that goes down and comes back', () => {
     expect(story.state.run.stop).toMatchObject({ reason: 'hours' })
   })
 
+  it.each<[string, number, (story: Story) => void, string[]]>([
+    ['that is reached, whoever had been asked', 1, () => {}, []],
+    ['that is reached, when an idea waits to be judged', 1, (story) => story.answer('idea 2'), []],
+    ['with room for one of those who had been asked', 2, () => {}, ['ask']],
+    ['with room for what waits alone', 2, (story) => story.answer('idea 2'), ['commit']],
+  ])('keeps to a --max-experiments of its own %s', (_, maxExperiments, meanwhile, expected) => {
+    const story = new Story({ inFlight: 12 }).measuring(1)
+    meanwhile(story)
+    story.happen({ type: 'checked', number: 1, check: check('wrong') })
+    story.happen({ type: 'stop', reason: 'stopped', detail: 'autokernel stop asked for the end', now: false })
+    story.happen({ type: 'settled', number: 1, tip: sha(1) })
+    expect(finished(story.state)).toBe(true)
+    expect(kinds(story.happen({ type: 'started', rules: { ...story.run.rules, maxExperiments, agents: 'search', inFlight: 1 } }))).toEqual(
+      expected,
+    )
+    const reached = { reason: 'max-experiments', detail: '--max-experiments is reached' }
+    expect(story.state.run.stop).toEqual(expected.length === 0 ? { ...reached, now: false } : null)
+  })
+
   it('is the same wherever it goes down: every prefix of its journal leads to the same state and the same rows', () => {
     const story = new Story({ maxExperiments: 3 }).measuring(1)
     story.happen({ type: 'checked', number: 1, check: check('wrong') })

@@ -2,8 +2,8 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { settleAgents } from '../../src/agent-list.ts'
-import { chooseAgent } from '../../src/choose-agent.ts'
+import { askKeys, settleAgents } from '../../src/agent-list.ts'
+import { type Chosen, chooseAgent } from '../../src/choose-agent.ts'
 import { initialState } from '../../src/core/machine.ts'
 import { replay } from '../../src/core/recover.ts'
 import { FORMAT, JournalFile, readJournal } from '../../src/effects/journal.ts'
@@ -12,13 +12,13 @@ import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
 import { withFiles } from '../../src/effects/temporary.ts'
 import { Inbox } from '../../src/inbox.ts'
-import { makeIo } from '../../src/io.ts'
+import { type Io, makeIo } from '../../src/io.ts'
 import { runLoop } from '../../src/loop.ts'
 import type { Options } from '../../src/options.ts'
 import { performer } from '../../src/perform.ts'
 import type { Agent, Evaluator, Repo } from '../../src/ports.ts'
 import { RunClock } from '../../src/run-clock.ts'
-import { makeRunFolder } from '../../src/run-folder.ts'
+import { makeRunFolder, type RunFolder } from '../../src/run-folder.ts'
 import type { Check } from '../../src/schema.ts'
 import type { Event, Happened, Rules, Run, State } from '../../src/types.ts'
 import { check, run as emptyRun, round, sha, timing, uncounted } from './make.ts'
@@ -61,7 +61,7 @@ export async function night(plan: Plan): Promise<Night> {
     ...makeIo({ json: false, quiet: false, verbose: true, color: false, detached: false, cwd: root }, plan.env ?? {}),
     say: (text: string) => void said.push(text),
   }
-  const chosen = 'propose' in plan.agent ? null : await chooseAgent(settleAgents(plan.agent, io), io, folder, () => null)
+  const chosen = 'propose' in plan.agent ? null : await choose(plan.agent, io, folder)
   const agent = chosen?.agent ?? (plan.agent as Agent)
   const events = [...opened.events]
   const inbox = new Inbox<Happened>()
@@ -102,6 +102,11 @@ export async function night(plan: Plan): Promise<Night> {
     await journal.close()
     await ledger.close()
   }
+}
+
+async function choose(flags: Options, io: Io, folder: RunFolder): Promise<Chosen> {
+  const options = settleAgents(flags, io)
+  return chooseAgent(options, await askKeys(options, io), io, folder, () => null)
 }
 
 /** Every file that is left in a folder, and what git keeps, as one text. */
