@@ -121,8 +121,8 @@ async function findHarmful(
   const gain = modelSpeedup(together)
   if (together.verdict === 'pass' && gain !== null && gain.low > 1) return harmful
   for (const kernel of kernels.filter((name) => !unused.some((k) => k.kernel === name))) {
-    say(`trying ${kernel} alone ...`)
-    const alone = await verify([kernel], SCOUT_ROUNDS, false)
+    if (kernels.length > 1) say(`trying ${kernel} alone ...`)
+    const alone = kernels.length > 1 ? await verify([kernel], SCOUT_ROUNDS, false) : together
     const effect = modelSpeedup(alone)
     if (alone.verdict !== 'pass') harmful.push({ kernel, why: alone.detail })
     else if (effect && effect.high < 1) harmful.push({ kernel, why: `alone it makes the model ${effect.point.toFixed(3)}x` })

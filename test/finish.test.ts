@@ -99,6 +99,17 @@ describe('the end of a run', () => {
     expect(report.split('\n')[0]).toContain('1.1')
   })
 
+  it('does not try a single kernel twice', async () => {
+    const asked: (string[] | null)[] = []
+    const { ending } = await finish([measured('rmsnorm', 5, 20)], { rmsnorm: 20 }, (only) => {
+      asked.push(only)
+      return verification(0.9, ['rmsnorm'])
+    })
+    expect(asked).toEqual([null])
+    expect(ending.admitted).toEqual([])
+    expect(ending.leftOut).toMatchObject([{ kernel: 'rmsnorm', why: expect.stringMatching(/^alone it makes the model 0\.9/) }])
+  })
+
   it('leaves the model as it was when nothing beats it, and says so', async () => {
     const { commits, report } = await finish([measured('rmsnorm', 25, 20)], { rmsnorm: 20 }, () => verification(1, []))
     expect(commits).toEqual([])
