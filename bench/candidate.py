@@ -45,7 +45,7 @@ class Harness(TimedCalls):
                 self.fn = baselines.build(m["builtin"], m["op"], m["op_file"], self.gpu)
             return {}
         _hide_harness()
-        module = _import(Path(m["path"]))
+        module = import_kernel(Path(m["path"]))
         fn = getattr(module, "kernel_fn", None)
         if not callable(fn):
             return {"problem": "kernel.py defines no function kernel_fn"}
@@ -128,7 +128,7 @@ def _hide_harness() -> None:
     sys.modules["__main__"] = types.ModuleType("__main__")
 
 
-def _import(path: Path) -> Any:
+def import_kernel(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("kernel", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path.name} is not a Python file")

@@ -6,13 +6,12 @@ the tool watches, as far as the tool survives it. Both must be on the PATH, and 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,8 @@ NCU = ("ncu", "--clock-control", "none", "--profile-from-start", "off", "--csv",
 SANITIZER = ("compute-sanitizer", "--tool", "memcheck", "--show-backtrace", "no")
 DONE = "watched to the end"
 LEVELS = ("full", "light")  # light keeps the capabilities that some drivers ask of ncu, and may write to /tmp
-MOST_KERNELS, MOST_STALLS, MOST_LINES, TIMEOUT_S = 6, 4, 4, 120.0
+MOST_KERNELS, MOST_STALLS, MOST_LINES, MOST_BYTES = 6, 4, 4, 4 << 20
+TIMEOUT_S, PATIENCE_S = 120.0, 5.0
 TIME = "gpu__time_duration.sum"
 SHARES = {
     "memory": "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
@@ -37,16 +37,7 @@ SHARES = {
 }
 STALL = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
 NO_STALL = {"selected"}
-SECONDS = {
-    "s": 1.0,
-    "ms": 1e-3,
-    "us": 1e-6,
-    "ns": 1e-9,
-    "second": 1.0,
-    "msecond": 1e-3,
-    "usecond": 1e-6,
-    "nsecond": 1e-9,
-}
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 def measure(request: dict[str, Any], case: dict[str, Any], pool: workers.Pool) -> dict[str, Any]:
@@ -106,29 +97,34 @@ def _run(
         environment = pool.environment(scratch, cache, "kernel")
         if not own_tmp:
             environment["TMPDIR"] = tempfile.gettempdir()
-        process = subprocess.Popen(
-            [*tool, sys.executable, str(HERE / "watched.py"), json.dumps(order)],
-            cwd=scratch, env=environment, text=True, errors="replace", start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            text, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            text = f"no answer within {TIMEOUT_S:.0f} s"
-        finally:
-            _end(process)
+        text = _said([*tool, sys.executable, str(HERE / "watched.py"), json.dumps(order)], scratch, environment)
         told = next((line[10:] for line in text.splitlines() if line.startswith("confined: ")), "not confined")
         return told[:200], text
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+def _said(command: list[str], scratch: Path, environment: dict[str, str]) -> str:
+    """The end of what it printed: into a file, whose size is limited, for a candidate may print without end."""
+    output = scratch / "said"
+    with output.open("wb") as file:
+        keeper = subprocess.Popen(
+            [sys.executable, str(HERE / "leave_nothing.py"), *command],
+            cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+        )  # fmt: skip
+        try:
+            keeper.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {TIMEOUT_S:.0f} s"
+        finally:
+            keeper.terminate()  # it takes with it whatever is below it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                keeper.wait(PATIENCE_S)
+            keeper.kill()
+            keeper.wait()
+    with output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - MOST_BYTES))
+        return file.read().decode("utf-8", "replace")
 
 
 def words(tools: dict[str, dict[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent / "models"))
 import baselines  # noqa: E402
 import sandbox  # noqa: E402
 import trials  # noqa: E402
-from candidate import _import  # noqa: E402
+from candidate import import_kernel  # noqa: E402
 
 from op import DTYPES, Case  # noqa: E402
 
@@ -36,7 +36,7 @@ def main() -> None:
     torch.cuda.synchronize()  # the tool has connected by now
     if order["level"] != "none":
         print(f"confined: {confine(order)}", flush=True)
-    fn = _import(Path(order["kernel"])).kernel_fn
+    fn = import_kernel(Path(order["kernel"])).kernel_fn
     for _ in range(3):  # compiled, tuned, allocated
         fn(*inputs, **options)
     torch.cuda.synchronize()

@@ -13,10 +13,10 @@ import select
 import signal
 import socket
 import sys
-import time
 from typing import Any
 
 import candidate
+import descendants
 import sandbox
 import wire
 from bounds import LOOK_EVERY_S, Bounds
@@ -70,7 +70,7 @@ def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int
         _become_candidate(request, namespaces, control_fd, arena_fd, output_end)
     for fd in (control_fd, arena_fd, output_end):
         os.close(fd)
-    bounds = Bounds(request["writable"], lambda: len(_descendants(os.getpid())))
+    bounds = Bounds(request["writable"], lambda: len(descendants.below(os.getpid())))
     Keeper(child, socket.socket(fileno=status_fd), output, wake, bounds).run()
     os._exit(0)
 
@@ -143,7 +143,7 @@ class Keeper:
                     return self._finish(ended)
             if self.status in ready and not self._obey():
                 self._signal(signal.SIGKILL)
-                self._end_descendants()
+                descendants.end(reap=self._reap)
                 return None
 
     def _obey(self) -> bool:
@@ -152,7 +152,7 @@ class Keeper:
             numbers = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
             self._signal(numbers[order])
             if order == "stop":  # helper processes would run on beside whoever is timed next
-                self._end_descendants(spare=self.child)
+                descendants.end(spare=self.child)
             if order != "kill":
                 wire.send(self.status, {"done": order})
             return True
@@ -182,7 +182,7 @@ class Keeper:
                 ended = {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"code": os.WEXITSTATUS(status)}
 
     def _finish(self, ended: dict[str, Any]) -> None:
-        self._end_descendants()
+        descendants.end(reap=self._reap)
         os.set_blocking(self.output, False)
         with contextlib.suppress(OSError):
             while self._drain():
@@ -190,38 +190,6 @@ class Keeper:
         with contextlib.suppress(wire.Closed, wire.TimedOut):
             words = self.excess or self.tail.decode("utf-8", "replace")
             wire.send(self.status, {"ended": ended, "tail": words}, timeout=2)
-
-    def _end_descendants(self, spare: int | None = None) -> int:
-        """Kills everything below us but `spare`. Repeats, because a fork may have slipped past the listing."""
-        killed = 0
-        for _ in range(20):
-            found = [pid for pid in _descendants(os.getpid()) if pid != spare]
-            if not found:
-                break
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-                    killed += 1
-            if spare is None:
-                self._reap()
-            time.sleep(0.002)
-        return killed
-
-
-def _descendants(root: int) -> list[int]:
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
-                    fields = file.read().rpartition(")")[2].split()
-                if fields[0] != "Z":
-                    parents[int(entry)] = int(fields[1])
-    found, frontier = [], {root}
-    while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier}
-        found += sorted(frontier)
-    return found
 
 
 if __name__ == "__main__":

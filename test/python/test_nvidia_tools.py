@@ -76,6 +76,37 @@ def test_a_tool_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     assert looked["errors"] is None and "compute-sanitizer is not on the PATH" in looked["detail"]
 
 
+def test_what_a_kernel_prints_without_end_or_leaves_behind_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the tool that floods its output, leaves a process of another session behind and never ends."""
+    marker = f"leftover-{tmp_path.name}"
+    leaves = f"setsid sh -c 'sleep 300; : {marker}' &"
+    floods = "head -c 9000000 /dev/zero | tr '\\0' x; echo; echo the last words"
+    fake = tmp_path / "ncu"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    pool = workers.Pool(False, "auto", tmp_path)
+    try:
+        request = {"path": str(ROOT / "kernels" / "rmsnorm" / "starter_cpp.py")}
+        for ending, words in (("exit 0", "the last words"), ("sleep 300", "no answer within 1 s")):
+            fake.write_text(f"#!/bin/sh\n{leaves}\n{floods}\n{ending}\n")
+            fake.chmod(0o755)
+            monkeypatch.setattr(nvidia_tools, "TIMEOUT_S", 60.0 if ending == "exit 0" else 1.0)
+            counted = nvidia_tools.measure(request, {}, pool)
+            assert counted["kernels"] == [] and counted["detail"].endswith(words)
+            running = [_command(p) for p in Path("/proc").glob("[0-9]*/cmdline")]
+            assert not any(marker.encode() in command for command in running)
+    finally:
+        pool.close()
+
+
+def _command(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it has just ended
+
+
 FAKE_NCU = f"""#!{sys.executable}
 import os, pathlib, sys
 there = pathlib.Path("kernel.py").exists() and "SECRET_KEY" not in os.environ
