@@ -49,7 +49,7 @@ async function perform(
   const { evaluator, repo, ledger, fileOf } = world
   switch (effect.type) {
     case 'baseline':
-      return baseline(world, effect.target, effect.commit, state.run.rules.counters === true, signal)
+      return baseline(world, effect.target, effect.commit, state.run.rules.counters, signal)
     case 'ask': {
       const { agent } = world
       const answer = await agent.propose(await requestFor(world, state, effect), signal)

@@ -127,7 +127,7 @@ export type Rules = {
   maxPairs: number
   sweep: number | null // settings an experiment may try; null: as many as the device is quick at
   seed: number
-  counters?: boolean // ncu looks at each starting kernel and at each that is kept
+  counters: boolean // ncu looks at each starting kernel and at each that is kept
 }
 
 export type StopReason = 'hours' | 'max-experiments' | 'max-cost' | 'max-tokens' | 'max-turns' | 'exhausted' | 'stopped' | 'refused'

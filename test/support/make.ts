@@ -29,6 +29,7 @@ export const rules: Rules = {
   maxTokens: null,
   maxTurns: null,
   agents: 'search',
+  counters: false,
   inFlight: 1,
   freeFallback: false,
   minGain: 0.01,
