@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -58,9 +58,11 @@ describe('a program', () => {
   })
 
   it('takes shell syntax for what it is: words', async () => {
-    const told = join(tempFolder(), 'told')
-    expect(await notify(program('tee', told, ';', 'false'), NEWS)).toBe(null)
-    expect(readFileSync(told, 'utf8')).toBe(`${NEWS.text}\n`)
+    const folder = tempFolder()
+    const told = [join(folder, 'told'), join(folder, '; false'), join(folder, '$(touch stolen)')] as const
+    expect(await notify(program('tee', ...told), NEWS)).toBe(null)
+    for (const file of told) expect(readFileSync(file, 'utf8')).toBe(`${NEWS.text}\n`)
+    expect(readdirSync(folder)).toHaveLength(told.length)
   })
 
   it('that fails, is killed, or is not there is a reason and not an error', async () => {
