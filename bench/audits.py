@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from windows import TimedCase
 
 FLOOR_S = {True: 5e-6, False: 50e-6}  # on a GPU and on a CPU, where a thread needs as long to wake
+WAY_S = {True: 300e-6, False: 0.0}  # of a batch: by so much the messages of one process are slower than another's
 SHARE = 0.5  # of the usual time, on top of what an audit costs others: skipping a third of the calls shows
 ALONE_SHARE = 1.5  # where there are no others
 
@@ -32,7 +33,10 @@ class Audits:
 
     def allowed_s(self, timed: TimedCase, usual_s: float) -> float:
         """An excess up to which there is nothing to ask."""
-        return FLOOR_S[self.gpu] + timed.audit_excess_s + SHARE * usual_s
+        return self._floor_s(timed) + timed.calibration.audit_excess_s + SHARE * usual_s
+
+    def _floor_s(self, timed: TimedCase) -> float:
+        return FLOOR_S[self.gpu] + WAY_S[self.gpu] / timed.audited
 
     def add(self, side: str, timed: TimedCase, audit: Audit) -> None:
         self.latest[side, timed.name] = audit
@@ -43,8 +47,8 @@ class Audits:
         for side, audit in here.items():
             usual_s, excess_s = audit.usual_s, audit.excess_s
             others = [other.excess_s for name, other in here.items() if name != side]
-            cost_s = max(0.0, timed.audit_excess_s, *others)
-            if excess_s <= cost_s + FLOOR_S[self.gpu] + (SHARE if others else ALONE_SHARE) * usual_s:
+            cost_s = max(0.0, timed.calibration.audit_excess_s, *others)
+            if excess_s <= cost_s + self._floor_s(timed) + (SHARE if others else ALONE_SHARE) * usual_s:
                 continue
             detail = (
                 f"{1e6 * usual_s:.1f} us a call where a few outputs are kept, {1e6 * (usual_s + excess_s):.1f} us "

@@ -106,15 +106,17 @@ def serve(control: socket.socket, arena_fd: int, request: dict[str, Any], confin
 
         harness = model_child.ModelHarness(flat)
     wire.send(control, {"ready": True, "sandbox": confined})
+    spin_s = 0.0
     while True:
         try:
-            message = wire.recv(control, None)
+            message = wire.recv(control, None, spin_s)
         except wire.Closed:
             return
         try:
             answer = getattr(harness, message["do"])(message)
         except BaseException as error:
             answer = {"error": _words(error), "oom": _is_oom(error)}
+        spin_s = float(message.get("spin_s", 0.0))  # how soon the next order comes, whose way is timed
         wire.send(control, {**answer, "nonce": message["nonce"]}, timeout=3600)
 
 

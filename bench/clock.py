@@ -1,7 +1,8 @@
 """The judge's clock: one batch of calls, from the order to the answer that proves it, less what the messages cost.
 
 On a CPU the order holds the secret that says which inputs each call gets. On a GPU, where a launch from Python may take
-longer than the kernel, the calls are recorded in a graph first; then all data is replaced, and a replay is timed.
+longer than the kernel, the calls are recorded in a graph first and replayed once, since the first replay also brings
+the graph to the device; then all data is replaced, and the next replay is timed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 import windows
 from arena import Arena
+from calibration import Calibration, Overhead
 from correctness import Limits
 from windows import TimedCase
 from worker import Worker, WorkerFailed
@@ -26,6 +28,10 @@ BATCH_S = {True: 0.006, False: 0.025}  # seconds a batch should last, on a GPU a
 LEAD_IN_S = {True: 0.015, False: 0.040}
 MOST_CALLS = {True: 500, False: 20000}  # recording costs a launch from Python each
 LEAST_SHARE = 0.01  # of what the clock saw, where a batch costs hardly more than an empty one
+# For so long judge and candidate ask for each other's message instead of sleeping, where there are processors to spare.
+SPIN_S = 0.05 if (os.cpu_count() or 1) >= 8 else 0.0
+LASTING = (0.6, 2.5)  # a batch that was set for other kernels is kept while it lasts so many times what it should
+RENEWED_AFTER_S = 600.0  # the machine changes in a night
 
 
 class TimingFailed(Exception):
@@ -47,13 +53,14 @@ class Batch:
 class Clock:
     def __init__(self, block: Arena, cases: list[TimedCase], limits: Limits) -> None:
         self.arena, self.limits, self.gpu = block, limits, block.device.type == "cuda"
+        self.spin_s = SPIN_S if self.gpu else 0.0
         self.slots = [timed.order["outputs"] for timed in cases]
         self.timeout = limits.call + 60 * BATCH_S[self.gpu]
         self.rng = random.SystemRandom()
 
     def order(self, timed: TimedCase, count: int, audit: bool = False, reads: bool = False) -> dict[str, Any]:
         told = {"name": timed.name, "count": count, "audit": audit, "reads": reads}
-        return {"do": "batch", **told, "secret": os.urandom(12).hex()}
+        return {"do": "batch", **told, "secret": os.urandom(12).hex(), "spin_s": self.spin_s}
 
     def record(
         self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False, reads: bool = False
@@ -74,24 +81,37 @@ class Clock:
             windows.refresh(timed, self.arena, self.rng)
 
     def fresh(
-        self, side: str, worker: Worker, timed: TimedCase, count: int, audit: bool = False, reads: bool = False
+        self,
+        side: str,
+        worker: Worker,
+        timed: TimedCase,
+        count: int,
+        audit: bool = False,
+        reads: bool = False,
+        lead_in_s: float = 0.0,
     ) -> Batch:
-        """One batch, from recording to proof."""
+        """One batch, from recording to proof, after `lead_in_s` of batches that do not count."""
         recorded = self.record(side, worker, timed, count, audit, reads)
+        until = time.monotonic() + lead_in_s
+        if recorded:
+            self.once(side, worker, timed, recorded, renew=False)
+        while time.monotonic() < until:
+            self.once(side, worker, timed, recorded or self.order(timed, count, audit, reads), renew=False)
         return self.once(side, worker, timed, recorded or self.order(timed, count, audit, reads))
 
     def once(self, side: str, worker: Worker, timed: TimedCase, order: dict[str, Any], renew: bool = True) -> Batch:
         """The clock stops when the proof is here. `renew`: with data that is new to a recorded batch."""
         recorded, audit = order["do"] == "record", order["audit"]
-        overhead, own_overhead = timed.audit_overhead_s if audit else timed.overhead_s
+        overhead = timed.calibration.audit if audit else timed.calibration.batch
         if recorded and renew:
             self.refresh(timed)
         if self.gpu:
             torch.cuda.synchronize()  # the new data lies there before the clock starts
         try:
             began = time.monotonic_ns()
-            worker.tell({"do": "replay", "name": timed.name} if recorded else order, self.timeout)
-            answer = worker.answer(self.timeout)
+            replay = {"do": "replay", "name": timed.name, "spin_s": self.spin_s}
+            worker.tell(replay if recorded else order, self.timeout)
+            answer = worker.answer(self.timeout, self.spin_s)
             wall = (time.monotonic_ns() - began) / 1e9
         except WorkerFailed as error:
             raise TimingFailed(side, error.kind, f"while being timed: {error.detail}") from error
@@ -100,39 +120,33 @@ class Clock:
         own = answer.get("seconds")
         if not isinstance(own, float) or not math.isfinite(own) or own < 0:
             raise TimingFailed(side, "suspect", f"its own clock says {own!r} seconds")
-        return Batch(max(wall - overhead, LEAST_SHARE * wall), max(own - own_overhead, LEAST_SHARE * own), order)
-
-    def lead_in(self, side: str, worker: Worker, timed: TimedCase, share: float = 1.0) -> None:
-        recorded = self.record(side, worker, timed, timed.count)
-        until = time.monotonic() + share * LEAD_IN_S[self.gpu]
-        while time.monotonic() < until:
-            self.once(side, worker, timed, recorded or self.order(timed, timed.count), renew=False)
+        return Batch(max(wall - overhead.wall, LEAST_SHARE * wall), max(own - overhead.own, LEAST_SHARE * own), order)
 
     def pace(self, side: str, worker: Worker, timed: TimedCase) -> float:
         """Seconds per call once warm, from batches that grow until they are long enough to tell."""
-        count, most = 1, MOST_CALLS[self.gpu]
+        count, most, wanted = timed.count, MOST_CALLS[self.gpu], LASTING[0] * BATCH_S[self.gpu]
         while True:
             batch = self.fresh(side, worker, timed, count)
-            if batch.wall >= BATCH_S[self.gpu] or count >= most:
-                break
+            if batch.wall >= wanted or count >= most:
+                return min(batch.wall, self.fresh(side, worker, timed, count).wall) / count
             count = min(most, max(2 * count, math.ceil(count * BATCH_S[self.gpu] / max(batch.wall, 1e-5))))
-        return min([batch.wall, *(self.fresh(side, worker, timed, count).wall for _ in range(2))]) / count
 
-    def set_count(self, timed: TimedCase, seconds_per_call: float) -> None:
-        timed.count = max(1, min(MOST_CALLS[self.gpu], math.ceil(BATCH_S[self.gpu] / max(seconds_per_call, 1e-7))))
+    def fits(self, timed: TimedCase, seconds_per_call: float) -> bool:
+        """Whether what was calibrated before serves here too."""
+        least, most = (share * BATCH_S[self.gpu] for share in LASTING)
+        lasts = timed.count * seconds_per_call
+        young = time.monotonic() - timed.calibration.at < RENEWED_AFTER_S
+        return young and (least <= lasts or timed.count == MOST_CALLS[self.gpu]) and (lasts <= most or timed.count == 1)
 
-    def calibrate(self, empty: Worker, timed: TimedCase) -> None:
-        """What a batch costs when its calls cost nothing: the least that was seen, since a busy machine only adds."""
-        timed.overhead_s = timed.audit_overhead_s = (0.0, 0.0)
-        plain = [self.fresh("empty", empty, timed, timed.count) for _ in range(7)]
-        audit = [self.fresh("empty", empty, timed, self.audited(timed), audit=True) for _ in range(7)]
-        least = [(min(batch.wall for batch in some), min(batch.own for batch in some)) for some in (plain, audit)]
-        timed.overhead_s, timed.audit_overhead_s = least
-        usual = [self.fresh("empty", empty, timed, timed.count, reads=True).wall / timed.count for _ in range(7)]
-        count = self.audited(timed)
-        audit = [self.fresh("empty", empty, timed, count, audit=True, reads=True).wall / count for _ in range(7)]
-        timed.audit_excess_s = max(0.0, statistics.median(audit) - statistics.median(usual))
-
-    def audited(self, timed: TimedCase) -> int:
-        """Calls of an audit: all of their outputs must find room."""
-        return min(timed.count, timed.order["outputs"]["shape"][0])
+    def calibrate(self, empty: Worker, timed: TimedCase, seconds_per_call: float) -> None:
+        """The count that fills a batch, and its overhead: the least that was seen, since a busy machine only adds."""
+        count = max(1, min(MOST_CALLS[self.gpu], math.ceil(BATCH_S[self.gpu] / max(seconds_per_call, 1e-7))))
+        timed.calibration = Calibration(count)
+        plain = [self.fresh("empty", empty, timed, count) for _ in range(7)]
+        audit = [self.fresh("empty", empty, timed, timed.audited, audit=True) for _ in range(7)]
+        least, of_audit = (Overhead(min(b.wall for b in some), min(b.own for b in some)) for some in (plain, audit))
+        timed.calibration = Calibration(count, least, of_audit)
+        usual = [self.fresh("empty", empty, timed, count, reads=True).wall / count for _ in range(7)]
+        audited = [self.fresh("empty", empty, timed, timed.audited, audit=True, reads=True).wall for _ in range(7)]
+        excess_s = max(0.0, statistics.median(audited) / timed.audited - statistics.median(usual))
+        timed.calibration = Calibration(count, least, of_audit, excess_s, time.monotonic())

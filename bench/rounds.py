@@ -12,8 +12,8 @@ import torch
 import workers
 from clock import TimingFailed
 from correctness import Limits
-from timing import Stopwatch
-from worker import Worker, WorkerFailed
+from timing import Stopwatch, counted_us
+from worker import Worker, WorkerFailed, end
 
 EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}
 READY_AT_ONCE = 4  # rounds whose processes are made ready side by side on a GPU
@@ -22,6 +22,7 @@ OUTPUTS = 8  # of a side's largest call that it may hold at once: kept ones, int
 JUDGE_SHARE = 0.5  # of the free memory, left for the double-precision reference
 
 Lot = dict[str, Worker]  # one process per side: what a round needs
+Side = tuple[dict[str, Any], bytes]  # as it was asked for, and the bytes of its file
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Rounds:
     watch: Stopwatch
     limits: Limits
     gpu: bool
+    settle: Callable[[], None]  # returns when nobody is left from before
 
     def __post_init__(self) -> None:
         # read once: every process of this request runs the same bytes
@@ -44,6 +46,11 @@ class Rounds:
             self._some(together, first=not self.done)
             left -= together
 
+    def results(self) -> list[dict[str, Any]]:
+        """The rounds that came to their end, with the microseconds of each visit."""
+        counted = counted_us(self.watch.visits, self.gpu)
+        return [{**one, "us": us} for one, us in zip(self.done, counted, strict=True)]
+
     def _at_once(self) -> int:
         """Rounds whose processes fit into the device's memory together: at least one, which may then run out of it."""
         free, _ = torch.cuda.mem_get_info()
@@ -53,31 +60,34 @@ class Rounds:
     def _some(self, count: int, first: bool) -> None:
         lots: list[Lot] = [{} for _ in range(count)]
         try:
-            self._make_ready(lots, first)
+            self._make_ready(lots, self.sides)
+            self.settle()
             if first:
-                empty = lots[0].pop(EMPTY["name"])
-                self.watch.calibrate(lots[0], empty)
-                empty.kill()
+                self.watch.calibrate(lots[0], self._start_empty)
             for lot in lots:
                 result = self.watch.round(lot, first=not self.done)
                 if self.gpu:
                     result["disturbed"] = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + sum(map(len, lots)))
                 self.done.append(result)
-                for worker in lot.values():
-                    worker.kill()
+                end(lot.values())
                 lot.clear()
         finally:
-            for worker in (w for lot in lots for w in lot.values()):
-                worker.kill()
+            end(worker for lot in lots for worker in lot.values())
 
-    def _make_ready(self, lots: list[Lot], with_empty: bool) -> None:
+    def _start_empty(self) -> Worker:
+        lot: Lot = {}
+        try:
+            self._make_ready([lot], {EMPTY["name"]: (EMPTY, b"")})
+        except BaseException:
+            end(lot.values())
+            raise
+        return lot[EMPTY["name"]]
+
+    def _make_ready(self, lots: list[Lot], sides: dict[str, Side]) -> None:
         """On a GPU all side by side: a compile in one runs beside the compiles in others. On a CPU one by one."""
         everyone: list[tuple[str, Worker, list[dict[str, Any]]]] = []
-        for at, lot in enumerate(lots):
-            for name, (side, data) in {
-                **self.sides,
-                **({"empty": (EMPTY, b"")} if with_empty and at == 0 else {}),
-            }.items():
+        for lot in lots:
+            for name, (side, data) in sides.items():
                 trusted = side["kind"] == "builtin"
                 key = f"builtin-{self.request['op']}-{side['which']}" if trusted else workers.sha256(data)
                 worker = lot[name] = self.pool.spawn(self.watch.arena, key, trusted=trusted)

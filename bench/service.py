@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import time
@@ -26,11 +27,12 @@ import warmers
 import windows
 import workers
 from arena import CPU_BYTES, Arena
+from calibration import Calibrations
 from clock import TimingFailed
 from correctness import Examiner, Limits
 from rounds import EMPTY, Rounds, load_order
 from timing import Stopwatch
-from worker import JudgeError, Worker, WorkerFailed
+from worker import JudgeError, Worker, WorkerFailed, end
 from workers import Pool
 
 from op import Op
@@ -48,10 +50,14 @@ class Judge:
             raise JudgeError(f"--device {device}: torch {torch.__version__} finds no such device here")
         self.device = torch.device("cuda", 0) if self.gpu else torch.device("cpu")
         self.hash = workers.judge_hash()
+        self.calibrations: Calibrations = {}
+        self.leaving: list[Worker] = []  # told to end, and not waited for until it matters
+        self.met: set[str] = set()  # exams that were passed: all that they compile lies in the cache
         self._facts: dict[str, Any] | None = None
         self._sandbox: str | None = None
 
     def close(self) -> None:
+        self._settle()
         self.pool.close()
 
     @property
@@ -74,10 +80,16 @@ class Judge:
         ops = sorted(op_table.load_ops())
         return {"protocol": 1, "judge_hash": self.hash, "sandbox": self.sandbox, "device": self.facts, "ops": ops}
 
+    def _settle(self) -> None:
+        """Waits until the processes that were told to end are gone, and with them their hold on the device."""
+        end(self.leaving)
+        self.leaving.clear()
+
     def check(
         self, request: dict[str, Any], progress: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
         began, confined = time.monotonic(), self.sandbox
+        self._settle()
         data = Path(request["path"]).read_bytes()
         source = workers.sha256(data)
         found = source_scan.scan(data)
@@ -122,26 +134,33 @@ class Judge:
         plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
         block = Arena(self.device, self._arena_bytes(op, plan) if self.gpu else CPU_BYTES)
         tf32, helpers = bool(request.get("allow_tf32")), list[Worker]()
+        exam = json.dumps([source, op.name, request["dtype"], request.get("shapes")])
         try:
             with self.pool.spawn(block, source) as worker:
                 worker.await_ready()
                 self._set_tf32(tf32)
 
+                if exam not in self.met and warmers.wanted(data, self.gpu, request):
+                    load = lambda helper: load_order(helper, data, tf32)  # noqa: E731
+                    helpers += warmers.start(self.pool, block, source, load, warmers.count(op, plan))
+
                 def staged(stage: dict[str, Any]) -> None:
                     if progress:
                         progress(stage)
-                    # not before it is worth while: what is wrong at once shall be told at once
-                    if (stage["name"], stage["status"]) == ("smoke", "pass") and warmers.wanted(
-                        data, self.gpu, request
-                    ):
-                        load = lambda helper: load_order(helper, data, tf32)  # noqa: E731
-                        helpers.extend(warmers.start(self.pool, block, source, load, op, plan, warmers.count(op, plan)))
+                    # not before it is worth while: a kernel that hangs the device shall not do so many times
+                    if (stage["name"], stage["status"]) == ("smoke", "pass"):
+                        warmers.tell(helpers, op, plan, block.device)
 
                 examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, staged)
-                verdict = examiner.run(plan, load_order(worker, data, tf32), bool(request.get("quick")))
+                quick = bool(request.get("quick"))
+                verdict = examiner.run(plan, load_order(worker, data, tf32), quick)
+                if verdict.kind == "pass" and not quick:
+                    self.met.add(exam)
                 return verdict, _told(worker, passed=verdict.kind == "pass")
         finally:
-            warmers.end(helpers)
+            for helper in helpers:
+                helper.doom()
+            self.leaving += helpers
             self._release(block)
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +173,12 @@ class Judge:
         self._set_tf32(tf32)
         block, timed = windows.prepare(op, cases, dtype, self.device, self.facts["cache_bytes"], random.SystemRandom())
         rounds = Rounds(
-            request, self.pool, Stopwatch(op, dtype, block, timed, self.limits, tf32), self.limits, self.gpu
+            request,
+            self.pool,
+            Stopwatch(op, dtype, block, timed, self.limits, tf32, self.calibrations),
+            self.limits,
+            self.gpu,
+            self._settle,
         )
         failure, state = None, disturbance.gpu_state() if self.gpu else {}
         try:
@@ -166,7 +190,7 @@ class Judge:
         finally:
             self._release(block)
         return {
-            "rounds": rounds.done,
+            "rounds": rounds.results(),
             "roofline": roofline.weighted(limits, [weight for _, weight in cases]),
             "limit_us": [item[3] for item in limits],
             "clocks": disturbance.clocks(state),

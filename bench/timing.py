@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import proof
 from arena import Arena
 from audits import Audit, Audits
-from clock import Batch, Clock, TimingFailed
+from calibration import Calibrations
+from clock import LEAD_IN_S, Batch, Clock, TimingFailed
 from correctness import Limits
 from disturbance import CpuWatch
 from proof import Claim
@@ -23,78 +26,123 @@ from op import Op
 BATCHES = 3  # in a visit; their median counts
 LONG_S = 0.100  # batches longer than this are not repeated within a visit
 AUDITS = 5  # of which the fastest counts
-AGREE_SHARE, AGREE_S = 0.02, 50e-6  # on a GPU its own clock counts while it is this close to the judge's
-LIE_S = 10e-6  # but never for less than the judge's shortest batch less this: more is not to be gained by lying
+LIE_SHARE = 0.003  # less than the judge's shortest batch by more than this no GPU's own clock may say
 LYING_SHARE, LYING_S = 0.25, 1e-3  # a clock this far ahead of the judge's, on a quiet machine, is no accident
 CHECK_SHARE = 1 / 3  # of the claims after the first round that are compared with the reference
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Seconds a call takes: the median of a few batches, and the shortest of them by the judge's clock."""
+
+    usual_s: float
+    shortest_s: float
+
+
+VisitsOf = dict[str, list[list[Visit]]]  # of each side, case by case: one round
+
+
+def counted_us(rounds: Sequence[VisitsOf], gpu: bool) -> list[dict[str, list[list[float]]]]:
+    """What counts of each visit, in microseconds, round by round.
+
+    On a CPU it is the judge's clock, which is never too short. On a GPU it is the process's own, the device's events:
+    they leave out the way of the messages, by which processes differ more than by anything else. Whoever lies with them
+    gains next to nothing, since no visit counts for less than the side's shortest batch that the judge's clock saw.
+    """
+
+    def counted(side: str, at: int, visits: list[Visit]) -> list[float]:
+        shortest_s = min(visit.shortest_s for one in rounds for visit in one[side][at])
+        least_s = (1 - LIE_SHARE) * shortest_s if gpu else 0.0
+        return [1e6 * max(visit.usual_s, least_s) for visit in visits]
+
+    return [
+        {side: [counted(side, at, visits) for at, visits in enumerate(cases)] for side, cases in one.items()}
+        for one in rounds
+    ]
 
 
 class Stopwatch:
     """One timing request: its cases in the arena, its sides, its rounds."""
 
     def __init__(
-        self, op: Op, dtype: str, block: Arena, cases: list[TimedCase], limits: Limits, allow_tf32: bool
+        self,
+        op: Op,
+        dtype: str,
+        block: Arena,
+        cases: list[TimedCase],
+        limits: Limits,
+        allow_tf32: bool,
+        calibrations: Calibrations,
     ) -> None:
         self.op, self.dtype, self.arena, self.cases, self.limits = op, dtype, block, cases, limits
-        self.allow_tf32, self.gpu = allow_tf32, block.device.type == "cuda"
+        self.allow_tf32, self.gpu, self.calibrations = allow_tf32, block.device.type == "cuda", calibrations
         self.clock = Clock(block, cases, limits)
         self.rng = random.SystemRandom()
         self.audits = Audits(self.gpu)
+        self.visits: list[VisitsOf] = []  # of every round that came to its end
 
     def warm_up(self) -> list[dict[str, Any]]:
         """Orders after which nothing is left to do but to run: compiled, allocated, threads started."""
         return [order for timed in self.cases for order in (timed.order, *(self.clock.order(timed, n) for n in (1, 2)))]
 
-    def calibrate(self, workers: dict[str, Worker], empty: Worker) -> None:
-        """As many calls a batch as the fastest side needs to fill it."""
-        for timed in self.cases:
-            paces = []
-            for side, worker in workers.items():
-                self._wake(side, worker)
-                paces.append(self.clock.pace(side, worker, timed))
-                self._rest(side, worker)
-            self.clock.set_count(timed, min(paces))
-            self._wake("empty", empty)
-            self.clock.calibrate(empty, timed)
-            self._rest("empty", empty)
+    def calibrate(self, workers: dict[str, Worker], start_empty: Callable[[], Worker]) -> None:
+        """As many calls a batch as the fastest side needs to fill it. What is known of such a batch is taken over."""
+        empty = None
+        try:
+            for timed in self.cases:
+                key = json.dumps(timed.order)
+                timed.calibration = self.calibrations.get(key, timed.calibration)
+                paces = []
+                for side, worker in workers.items():
+                    self._wake(side, worker)
+                    paces.append(self.clock.pace(side, worker, timed))
+                    self._rest(side, worker)
+                if self.clock.fits(timed, min(paces)):
+                    continue
+                empty = empty or start_empty()
+                self._wake("empty", empty)
+                self.clock.calibrate(empty, timed, min(paces))
+                self._rest("empty", empty)
+                self.calibrations[key] = timed.calibration
+        finally:
+            if empty:
+                empty.kill()
 
     def round(self, workers: dict[str, Worker], first: bool) -> dict[str, Any]:
+        """One visit after the other; what was measured lies in `visits`."""
         order = list(workers)
         self.rng.shuffle(order)
         order += order[::-1]
         watch = CpuWatch()
-        us: dict[str, list[list[float]]] = {side: [[] for _ in self.cases] for side in workers}
+        visits: VisitsOf = {side: [[] for _ in self.cases] for side in workers}
         claims: list[Claim] = []
         for side in order:
             worker = workers[side]
             self._wake(side, worker)
             watch.begin(worker.pid)
             for at, timed in enumerate(self.cases):
-                usual_s = self._visit(side, worker, timed, claims, watch, share=1.0 if at == 0 else 0.25)
-                if not us[side][at]:
-                    self._audit(side, worker, timed, usual_s, claims, watch)
-                us[side][at].append(1e6 * usual_s)
+                visit = self._visit(side, worker, timed, claims, watch, share=1.0 if at == 0 else 0.25)
+                if not visits[side][at]:
+                    self._audit(side, worker, timed, max(visit.usual_s, visit.shortest_s), claims, watch)
+                visits[side][at].append(visit)
             watch.end()
             self._rest(side, worker)
         self._look_for_damage(workers)
         self._examine(claims, first)
         self._hear(watch)
         disturbed = None if self.gpu else watch.verdict()
-        return {"order": order, "us": us, "disturbed": disturbed}
+        self.visits.append(visits)
+        return {"order": order, "disturbed": disturbed}
 
     def _visit(
         self, side: str, worker: Worker, timed: TimedCase, claims: list[Claim], watch: CpuWatch, share: float
-    ) -> float:
-        """Seconds per call: the median of a few batches, of which one, nobody knows which, is checked.
-
-        The judge's clock counts, which is never too short. A GPU's event clock leaves out the message's way, and counts
-        instead where all batches agree with the judge's, which is never too short.
-        """
-        self.clock.lead_in(side, worker, timed, share)
+    ) -> Visit:
+        """A few batches, of which one, nobody knows which, is checked."""
         since = watch.now()
         checked, batches = self.rng.randrange(BATCHES), list[Batch]()
         for at in range(BATCHES):
-            batches.append(self.clock.fresh(side, worker, timed, timed.count))
+            lead_in_s = 0.0 if at else share * LEAD_IN_S[self.gpu]
+            batches.append(self.clock.fresh(side, worker, timed, timed.count, lead_in_s=lead_in_s))
             last = batches[-1].wall > LONG_S or at == BATCHES - 1
             if at == checked or (last and len(batches) <= checked):
                 self._collect(side, worker, timed, batches[-1], claims)
@@ -109,9 +157,8 @@ class Stopwatch:
                 f"{self.op.name} {list(timed.case.shape)}: its own clock says {1e3 * own:.3f} ms for "
                 f"{timed.count} calls, the judge's {1e3 * wall:.3f} ms",
             )
-        agreed = all(abs(b.wall - b.own) <= AGREE_SHARE * b.wall + AGREE_S for b in batches)
-        shortest = min(b.wall for b in batches) - LIE_S
-        return (max(own, shortest) if self.gpu and agreed else wall) / timed.count
+        shortest = min(b.wall for b in batches)
+        return Visit((own if self.gpu else wall) / timed.count, shortest / timed.count)
 
     def _collect(self, side: str, worker: Worker, timed: TimedCase, batch: Batch, claims: list[Claim]) -> None:
         """What was not there when the clock stopped comes too late: nobody writes while it is read."""
@@ -123,7 +170,7 @@ class Stopwatch:
         self, side: str, worker: Worker, timed: TimedCase, usual_s: float, claims: list[Claim], watch: CpuWatch
     ) -> None:
         """Every call leaves elements behind, of which some are checked, and costs little more than the usual one."""
-        count, since, excess_s = self.clock.audited(timed), watch.now(), math.inf
+        count, since, excess_s = timed.audited, watch.now(), math.inf
         for _ in range(AUDITS):
             batch = self.clock.fresh(side, worker, timed, count, audit=True)
             self._collect(side, worker, timed, batch, claims)  # before the next batch delivers to the same place
@@ -165,7 +212,8 @@ class Stopwatch:
         damage, pristine = self.arena.damage(slots), self.arena.pristine
         if not damage or pristine is None:
             return
-        for side, worker in workers.items():
+        suspects = {side: worker for side, worker in workers.items() if not worker.trusted}
+        for side, worker in suspects.items():
             self.arena.flat[: len(pristine)].copy_(pristine)
             self._wake(side, worker)
             for timed in self.cases:
@@ -174,7 +222,8 @@ class Stopwatch:
             found = self.arena.damage(slots)
             if found:
                 raise TimingFailed(side, "wrong", f"while being timed it {found}")
-        raise TimingFailed(" or ".join(workers), "wrong", f"while being timed one of them, once, {damage}")
+        words = f"while being timed {'it' if len(suspects) == 1 else 'one of them'}, once, {damage}"
+        raise TimingFailed(" or ".join(suspects), "wrong", words)
 
     def _guard(self, side: str, action: Callable[[], Any]) -> Any:
         try:

@@ -42,26 +42,22 @@ def count(op: Op, plan: Plan) -> int:
     return max(0, min(MOST, (os.cpu_count() or 1) - 2, room))
 
 
-def start(
-    pool: Pool, block: Arena, key: str, load: Callable[[Worker], dict[str, Any]], op: Op, plan: Plan, number: int
-) -> list[Worker]:
-    """Processes under way. Whoever called ends them; what goes wrong in one only costs its part of the cache."""
-    calls, workers = [_call(op, trial, block.device) for trial in known(plan)], list[Worker]()
-    for at in range(number):
-        worker = pool.spawn(block, key)
-        workers.append(worker)
+def start(pool: Pool, block: Arena, key: str, load: Callable[[Worker], dict[str, Any]], number: int) -> list[Worker]:
+    """Processes that open the device and load kernel.py while the candidate's own does, and call nothing yet."""
+    workers = list[Worker]()
+    for _ in range(number):
+        workers.append(pool.spawn(block, key))
         with contextlib.suppress(WorkerFailed):
-            worker.tell(load(worker), 5)
-            worker.tell({"do": "warm", "calls": calls[at::number]}, 5)
+            workers[-1].tell(load(workers[-1]), 5)
     return workers
 
 
-def end(workers: list[Worker]) -> None:
-    """All at once: each takes a while to let go of its device."""
-    for worker in workers:
-        worker.doom()
-    for worker in workers:
-        worker.kill()
+def tell(workers: list[Worker], op: Op, plan: Plan, device: torch.device) -> None:
+    """Shares the calls out. What goes wrong in one process only costs its part of the cache."""
+    calls = [_call(op, trial, device) for trial in known(plan)] if workers else []
+    for at, worker in enumerate(workers):
+        with contextlib.suppress(WorkerFailed):
+            worker.tell({"do": "warm", "calls": calls[at :: len(workers)]}, 5)
 
 
 def known(plan: Plan) -> list[Trial]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import arena
 import torch
 from arena import Arena, Buffer
+from calibration import Calibration
 from trials import Trial, draw
 
 from op import DTYPES, Case, Op
@@ -25,10 +26,8 @@ KEEP = 3  # outputs of a batch that are kept, at places the candidate cannot kno
 CPU_CAP, GPU_CAP = 256 << 20, 2 << 30
 CPU_USUAL = 96 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
 ALIGN_BYTES = 512
-AUDIT_CALLS, AUDIT_BYTES = (
-    2000,
-    {True: 256 << 20, False: 64 << 20},
-)  # calls whose outputs all find room, on a GPU or not
+# Calls of an audit, whose outputs must all find room, on a GPU or not; on a GPU in a part of its memory.
+AUDIT_CALLS, AUDIT_BYTES, AUDIT_PART = 2000, {True: 2 << 30, False: 64 << 20}, 16
 
 
 @dataclass
@@ -44,11 +43,17 @@ class TimedCase:
     shifts: list[int | None]  # by how much each pool's data is rolled since it was filled
     spiked: int | None  # which input holds spikes
     bytes_a_call: int  # inputs and output
-    count: int = 1
-    # What a batch of `count` calls costs when the calls cost nothing, by the judge's clock and the process's own:
-    overhead_s: tuple[float, float] = (0.0, 0.0)
-    audit_overhead_s: tuple[float, float] = (0.0, 0.0)  # the same for an audit
-    audit_excess_s: float = 0.0  # by how much longer an honest call takes in an audit, its threads asleep before it
+    calibration: Calibration = field(default_factory=Calibration)
+
+    @property
+    def count(self) -> int:
+        """Calls a batch."""
+        return self.calibration.count
+
+    @property
+    def audited(self) -> int:
+        """Calls of an audit: all of their outputs must find room."""
+        return min(self.count, self.order["outputs"]["shape"][0])
 
 
 def wanted_bytes(cache_bytes: int, gpu: bool) -> int:
@@ -66,7 +71,8 @@ def repeats(inputs: Any, wanted: int, gpu: bool) -> int:
 
 def slots(out: torch.Tensor, gpu: bool) -> int:
     """Outputs that the arena has room for: an audit delivers that many."""
-    return max(KEEP, min(AUDIT_CALLS, AUDIT_BYTES[gpu] // max(1, out.numel() * out.itemsize)))
+    room = min(AUDIT_BYTES[gpu], torch.cuda.mem_get_info()[1] // AUDIT_PART if gpu else AUDIT_BYTES[gpu])
+    return max(KEEP, min(AUDIT_CALLS, room // max(1, out.numel() * out.itemsize)))
 
 
 def bytes_needed(inputs: Any, copies: int, out: torch.Tensor, gpu: bool) -> int:

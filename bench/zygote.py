@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
+import tempfile
 from typing import Any
 
 import candidate
@@ -29,8 +31,7 @@ def main() -> None:
     listening = socket.socket(fileno=int(sys.argv[1]))
     sandbox.die_with_parent()
     if "--triton" in sys.argv:
-        with contextlib.suppress(ImportError):
-            import triton  # noqa: F401
+        _prepare_triton()
     gc.collect()
     gc.freeze()  # so that a child's collector does not copy every page it inherited
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers answer through their sockets; nobody waits for them here
@@ -49,6 +50,20 @@ def main() -> None:
                 os._exit(70)
         for fd in fds:
             os.close(fd)
+
+
+def _prepare_triton() -> None:
+    """What Triton does once in each process, whatever the kernel: it reads its own 400 MB library for the keys of its
+    compile cache, asks where libcuda is, and has its driver's C part compiled. Children inherit the answers.
+    """
+    for module, name in (
+        ("triton.runtime.cache", "triton_key"),
+        ("triton.compiler.compiler", "triton_key"),  # its place before Triton 3.5
+        ("triton.backends.nvidia.driver", "CudaUtils"),
+    ):
+        with contextlib.suppress(Exception):  # then each child does it for itself
+            getattr(importlib.import_module(module), name)()
+    tempfile.tempdir = None  # compiling asked for it, and children have one of their own
 
 
 def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int) -> None:

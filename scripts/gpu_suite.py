@@ -1,9 +1,10 @@
 """Judges both corpora and every starter on this machine's GPU, without pytest or Node: a table last, JSON on request.
 
-    python scripts/gpu_suite.py [--only cheats|honest|starters]... [--share 1/3] [--json FILE] [--device cpu]
+    python scripts/gpu_suite.py [--only cheats|honest|starters]... [--named TEXT]... [--share 1/3] [--json FILE]
 
-Needs torch, triton and the repository. `--share 1/3` takes every third kernel from the first on, for machines that are
-lent for minutes. Exits 1 when a cheat was accepted, an honest kernel turned away, or a starter failed.
+Needs torch, triton and the repository. `--named` takes those with the text in their names, `--share 1/3` every third
+kernel from the first on, for machines that are lent for minutes; `--device cpu` needs no GPU. Exits 1 when a cheat was
+accepted, an honest kernel turned away, or a starter failed.
 """
 
 from __future__ import annotations
@@ -81,6 +82,12 @@ class Suite:
         return "\n".join(lines)
 
 
+def _named(items: list[Any], texts: list[str]) -> list[Any]:
+    """Of kernels, or of the paths of starters, those that were asked for."""
+    paths = [(item, str(getattr(item, "path", item))) for item in items]
+    return [item for item, path in paths if not texts or any(text in path.rpartition("/kernels/")[2] for text in texts)]
+
+
 def _one(client: Client, section: str, kernel: Kernel, on_gpu: bool) -> str:
     return corpus.turned_away(client, kernel, on_gpu) if section == "cheats" else corpus.passes(client, kernel)
 
@@ -89,6 +96,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=sorted(BACKENDS), default="cuda")
     parser.add_argument("--only", action="append", choices=SECTIONS)
+    parser.add_argument("--named", action="append", default=[], metavar="TEXT")
     parser.add_argument("--share", default="1/1", metavar="I/N")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -99,7 +107,7 @@ def main() -> int:
         try:
             device = suite.client(slow=False).ask("hello")["result"]["device"]
             for section in arguments.only or SECTIONS:
-                share = lambda items: items[first - 1 :: every]  # noqa: E731
+                share = lambda items: _named(items, arguments.named)[first - 1 :: every]  # noqa: E731
                 suite.starters(share) if section == "starters" else suite.corpora(section, share)
         finally:
             suite.close()

@@ -13,6 +13,7 @@ type Kernel = z.infer<typeof Kernel>
 const Samples = z.object({
   device: z.object({ name: z.string(), torch: z.string() }),
   null: z.array(Kernel).default([]),
+  gains: z.array(z.array(Kernel)).default([]),
   samples: z.array(z.array(Kernel)).default([]),
 })
 
@@ -29,25 +30,30 @@ for (const path of statSync(place).isDirectory()
 }
 
 function report(path: string, resamplings: number): void {
-  const { device, null: judgements, samples } = Samples.parse(JSON.parse(readFileSync(path, 'utf8')))
+  const { device, null: nothing, gains, samples } = Samples.parse(JSON.parse(readFileSync(path, 'utf8')))
   console.log(`${device.name}, torch ${device.torch} (${path})`)
-  for (const [name, some] of byKernel(judgements)) {
-    const decided = some.map((one) => kept(one.rounds)).filter((outcome) => outcome !== null)
-    const ratios = some.flatMap((one) => speedup(one.rounds.slice(0, 1), 'incumbent', 'candidate', SHAPES)?.point ?? [])
-    console.log(
-      `  ${name}: ${decided.filter(Boolean).length} of ${decided.length} real null judgements kept, median ratio ${middle(ratios).toFixed(4)}`,
-    )
+  for (const [what, judgements] of [['null judgements', nothing] as const, ['true gains', gains.flat()] as const]) {
+    for (const [name, some] of byKernel(judgements)) {
+      const decided = some.map((one) => kept(one.rounds)).filter((outcome) => outcome !== null)
+      const ratios = some.flatMap((one) => speedup(one.rounds, 'incumbent', 'candidate', SHAPES)?.point ?? [])
+      console.log(
+        `  ${name}: ${decided.filter(Boolean).length} of ${decided.length} real ${what} kept, median ratio ${middle(ratios).toFixed(4)}`,
+      )
+    }
   }
   for (const [name, occasions] of byKernel(samples.flat())) {
     const usable = occasions.flatMap((one) => one.rounds.filter((round) => round.disturbed === null))
     if (usable.length < 2) console.log(`  ${name}: too few undisturbed pairs to draw from (${usable.length})`)
     else resample(name, usable, resamplings)
-    const ratios = occasions.flatMap((one) => speedup(one.rounds, 'eager', 'candidate', SHAPES)?.point ?? [])
-    if (ratios.length > 1)
-      console.log(
-        `  ${name}: ${ratios.length} occasions, ratio to eager ${ratios.map((r) => r.toFixed(4)).join(', ')} (${percent(Math.max(...ratios) / Math.min(...ratios) - 1)} apart)`,
-      )
   }
+  const ratios = gains.flatMap((some) => {
+    const rounds = some.flatMap((one) => one.rounds)
+    return speedup(rounds, 'incumbent', 'candidate', SHAPES)?.point ?? []
+  })
+  if (ratios.length > 1)
+    console.log(
+      `  the same two kernels on ${ratios.length} occasions: ${ratios.map((r) => r.toFixed(4)).join(', ')} (${percent(Math.max(...ratios) / Math.min(...ratios) - 1)} apart)`,
+    )
 }
 
 function resample(name: string, rounds: Round[], times: number): void {

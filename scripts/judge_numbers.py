@@ -1,11 +1,13 @@
 """Measures what the judge is held to: how long verdicts take, what identical kernels look like, what hung ones cost.
 
-    python scripts/judge_numbers.py [--device cpu] [--part verdicts|refusals|bad|null|samples]... [--small] [--out FILE]
+    python scripts/judge_numbers.py [--device cpu] [--part verdicts|refusals|bad|null|gains|samples]... [--small]
 
-Needs torch and the repository. Writes one JSON document (bench/samples/<device>.json unless told) and prints its table;
+Needs torch and the repository; null and gains also `npm run build` and a node on the PATH, for the daemon's rule.
+Writes one JSON document (bench/samples/<device>.json unless told) and prints its table;
 parts that are not asked for are taken over from that file. `npx tsx scripts/judge-power.ts bench/samples` then puts the
-recorded pairs to the daemon's own rule: what it keeps of nothing, and of true gains. `samples` adds an occasion each
-time, so that the same kernels measured after a restart of the machine can be compared. Run it on a quiet machine.
+recorded pairs to the daemon's own rule: what it keeps of nothing, and of true gains. `gains` and `samples` add an
+occasion each time, so that the same kernels measured after a restart of the machine can be compared. Run it on a quiet
+machine.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "test" / "python"))
 
+from daemon_rule import DaemonRule  # noqa: E402
 from judge_client import Client  # noqa: E402
 
 BACKENDS = {"cuda": ("triton", "cuda"), "cpu": ("cpp",)}
@@ -32,7 +35,12 @@ NULL_KERNELS = {
     "cuda": (("rmsnorm", (4096, 4096)), ("softmax", (8192, 8192))),
     "cpu": (("rmsnorm", (1024, 2048)), ("softmax", (1024, 1024))),
 }
-CONFIRMING = 12
+# The same kernel with a share of its rows computed twice: a slower incumbent, over which the starter is a true gain.
+TWICE = (
+    ("tl.program_id(0).to(tl.int64) * ROWS", "(tl.program_id(0) % tl.cdiv(n_rows, ROWS)).to(tl.int64) * ROWS"),
+    ("grid = (triton.cdiv(n_rows, tile_rows),)", "grid = (triton.cdiv(n_rows, tile_rows) * {percent} // 100,)"),
+)
+TWICE_PERCENT = 103
 CALL_TIMEOUT_S = 6
 BAD = {
     "hangs": "import time; time.sleep(1000)",
@@ -41,13 +49,16 @@ BAD = {
 }
 REFUSED = {"does not parse": "return (", "fails smoke": "return x * 0"}
 
+OCCASIONS = ("gains", "samples")
+PARTS = ("verdicts", "refusals", "bad", "null", "gains", "samples")
+
 Record = dict[str, Any]
 
 
 class Numbers:
     def __init__(self, device: str, small: bool, folder: Path) -> None:
         self.device, self.small, self.folder = device, small, folder
-        self.backends = BACKENDS[device]
+        self.backends, self.rule = BACKENDS[device], DaemonRule()
         self.client = Client(folder / "cache", "--call-timeout", str(CALL_TIMEOUT_S), device=device)
         self.facts = self.client.ask("hello")["result"]["device"]
 
@@ -111,32 +122,49 @@ class Numbers:
         return round(time.monotonic() - began, 3), verdict
 
     def null(self, count: int) -> list[Record]:
-        """Whole judgements of a kernel against itself: the screening pair, and confirming ones where it would go on."""
-        rows = []
-        for op, shape in NULL_KERNELS[self.device]:
-            a, b = (self.kernel(op, self.backends[0], name) for name in ("incumbent", "candidate"))
-            for _ in range(count):
-                rounds = self._rounds(op, a, b, 1, shape)
-                if rounds and _faster(rounds[0]):
-                    rounds += self._rounds(op, a, b, CONFIRMING, shape)
-                rows.append({"op": op, "shape": shape, "rounds": rounds})
-            say(f"null {op}: {count} judgements")
-        return rows
+        """Whole judgements of kernels against themselves, the kernels in turn."""
+        pairs = [
+            (op, shape, *(self.kernel(op, self.backends[0], name) for name in ("incumbent", "candidate")))
+            for op, shape in NULL_KERNELS[self.device]
+        ]
+        return [self._judged(*pair) for _ in range(count) for pair in pairs]
+
+    def gains(self, count: int) -> list[Record]:
+        """Whole judgements of a kernel against one that is a little slower in truth."""
+        if self.device != "cuda":
+            return []
+        op, shape = NULL_KERNELS[self.device][0]
+        slower, faster = (self.kernel(op, self.backends[0], name) for name in ("slower", "candidate"))
+        text = slower.read_text()
+        for usual, twice in TWICE:
+            assert text.count(usual) == 1, f"the {op} starter has changed: {usual!r} is not in it once"
+            text = text.replace(usual, twice.format(percent=TWICE_PERCENT))
+        slower.write_text(text)
+        return [self._judged(op, shape, slower, faster) for _ in range(count)]
+
+    def _judged(self, op: str, shape: tuple[int, ...], incumbent: Path, candidate: Path) -> Record:
+        """Pairs for as long as the daemon's rule asks for more."""
+        rounds: list[Record] = []
+        while (decision := self.rule.decide(rounds))["kind"] == "more":
+            found = self._rounds(op, incumbent, candidate, decision["rounds"], shape)
+            if not found:
+                break
+            rounds += found
+        verdict = decision.get("verdict", {"kind": "none"})
+        say(f"{op}: {verdict['kind']} after {len(rounds)} pairs")
+        return {"op": op, "shape": shape, "rounds": rounds}
 
     def samples(self, rounds: int) -> list[Record]:
         """Pairs of processes that run the same kernel, to be drawn from again and again."""
         rows = []
         for op, shape in NULL_KERNELS[self.device]:
             a, b = (self.kernel(op, self.backends[0], name) for name in ("incumbent", "candidate"))
-            found = self._rounds(op, a, b, rounds, shape, eager=True)
-            rows.append({"op": op, "shape": shape, "rounds": found})
-            say(f"samples {op}: {len(found)} rounds of three processes")
+            rows.append({"op": op, "shape": shape, "rounds": self._rounds(op, a, b, rounds, shape)})
+            say(f"samples {op}: {len(rows[-1]['rounds'])} pairs of processes")
         return rows
 
-    def _rounds(
-        self, op: str, incumbent: Path, candidate: Path, rounds: int, shape: tuple[int, ...], eager: bool = False
-    ) -> list[Record]:
-        timing = self._pairs(op, incumbent, candidate, rounds, [{"shape": shape, "options": {}, "weight": 1.0}], eager)
+    def _rounds(self, op: str, incumbent: Path, candidate: Path, rounds: int, shape: tuple[int, ...]) -> list[Record]:
+        timing = self._pairs(op, incumbent, candidate, rounds, [{"shape": shape, "options": {}, "weight": 1.0}])
         if timing["failure"]:
             say(f"{op}: {timing['failure']}")
         return [
@@ -144,15 +172,9 @@ class Numbers:
             for r in timing["rounds"]
         ]
 
-    def _pairs(
-        self, op: str, incumbent: Path, candidate: Path, rounds: int, shapes: list[Record], eager: bool = False
-    ) -> Record:
-        sides = {"incumbent": str(incumbent), "candidate": str(candidate), **({"eager": "eager"} if eager else {})}
+    def _pairs(self, op: str, incumbent: Path, candidate: Path, rounds: int, shapes: list[Record]) -> Record:
+        sides = {"incumbent": str(incumbent), "candidate": str(candidate)}
         return self.client.time(sides, op, DTYPE[self.device], rounds=rounds, shapes=shapes)
-
-
-def _faster(found: Record) -> bool:
-    return found["disturbed"] is None and sum(found["us"]["incumbent"][0]) > sum(found["us"]["candidate"][0])
 
 
 def say(text: str) -> None:
@@ -182,9 +204,10 @@ def table(document: Record) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=sorted(BACKENDS), default="cuda")
-    parser.add_argument("--part", action="append", choices=["verdicts", "refusals", "bad", "null", "samples"])
+    parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--small", action="store_true", help="a few of each, to see that it works")
     parser.add_argument("--null", type=int, help="judgements of each null kernel; default 100, small 2")
+    parser.add_argument("--gains", type=int, help="judgements of a true gain; default 20, small 2")
     parser.add_argument("--rounds", type=int, help="pairs of processes that are sampled; default 60, small 4")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -200,16 +223,18 @@ def main() -> None:
             "refusals": numbers.refusals,
             "bad": numbers.bad,
             "null": lambda: numbers.null(arguments.null or (2 if small else 100)),
+            "gains": lambda: numbers.gains(arguments.gains or (2 if small else 20)),
             "samples": lambda: numbers.samples(arguments.rounds or (4 if small else 60)),
         }
         try:
             for part in arguments.part or list(work):
                 found = work[part]()
-                document[part] = [*document.get("samples", []), found] if part == "samples" else found
+                document[part] = [*document.get(part, []), found] if part in OCCASIONS else found
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps(document, separators=(",", ":")))
         finally:
             numbers.client.close()
+            numbers.rule.close()
     say(f"written to {out}")
     print(table(document))
 

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from judge_client import ROOT
 
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from daemon_rule import DaemonRule
+
 
 def test_the_figures_can_be_measured_and_the_rule_asked_about_them(tmp_path: Path) -> None:
     out = tmp_path / "samples.json"
@@ -34,3 +38,15 @@ def test_the_figures_can_be_measured_and_the_rule_asked_about_them(tmp_path: Pat
     asked = subprocess.run([tsx, "scripts/judge-power.ts", out, "100"], cwd=ROOT, capture_output=True, text=True)
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.count("100 resamplings: nothing kept in") == 2
+
+
+def test_the_daemons_rule_answers_as_often_as_it_is_asked() -> None:
+    if not (ROOT / "dist" / "core" / "judge.js").exists() or not shutil.which("node"):
+        pytest.skip("needs node and npm run build")
+    pair = {"order": [], "us": {"incumbent": [[10.0, 10.0]], "candidate": [[11.0, 11.0]]}, "disturbed": None}
+    rule = DaemonRule()
+    try:
+        assert rule.decide([]) == {"kind": "more", "rounds": 1}
+        assert rule.decide([pair])["verdict"]["why"] == "slower"
+    finally:
+        rule.close()

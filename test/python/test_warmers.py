@@ -18,6 +18,7 @@ import warmers  # noqa: E402
 from arena import Arena  # noqa: E402
 from rounds import load_order  # noqa: E402
 from trials import Plan  # noqa: E402
+from worker import end  # noqa: E402
 from workers import Pool  # noqa: E402
 
 KERNEL = b"""
@@ -37,7 +38,8 @@ def test_warmers_meet_every_known_shape_dtype_and_layout_once_and_no_secret_one(
     op = op_table.load_ops()["rmsnorm"]
     plan = Plan(op, "fp32", [{"shape": [7, 96], "weight": 1.0}], False, random.Random(1))
     pool, block = Pool(False, "none", tmp_path), Arena(torch.device("cpu"), 1 << 20)
-    helpers = warmers.start(pool, block, "key", lambda worker: load_order(worker, KERNEL, False), op, plan, 2)
+    helpers = warmers.start(pool, block, "key", lambda worker: load_order(worker, KERNEL, False), 2)
+    warmers.tell(helpers, op, plan, block.device)
     try:
         wanted, seen = {(t.case.shape, str(t.dtype)) for t in warmers.known(plan)}, list[list]()
         until = time.monotonic() + 60
@@ -45,7 +47,7 @@ def test_warmers_meet_every_known_shape_dtype_and_layout_once_and_no_secret_one(
             time.sleep(0.05)
             seen = [json.loads(path.name) for path in (tmp_path / "cache" / "key" / "cpp").glob("*")]
     finally:
-        warmers.end(helpers)
+        end(helpers)
         pool.close()
         block.close()
     assert {(tuple(shape), dtype) for shape, _, dtype, _ in seen} == wanted
