@@ -50,9 +50,19 @@ export function moneySpent({ rules, costUsd, tokens, turns }: Run): 'max-cost' |
   return rules.maxTurns !== null && turns >= rules.maxTurns ? 'max-turns' : null
 }
 
-/** Whom a run that went down had asked, as far as the rules it goes on with still leave room. */
-export function stillAsked({ run, proposing: { asked, ready } }: State): Asked[] {
-  return asked.slice(0, Math.max(0, room(run) - ready.length))
+/**
+ * Whom a run that went down had asked, as far as the budgets it goes on with still leave room; the first asked first.
+ * A repair that may not be asked for now waits for a run that goes on with more.
+ */
+export function stillAsked({ run, proposing }: State): State['proposing'] {
+  const { ready } = proposing
+  const asked: Asked[] = []
+  const repairs: Repair[] = []
+  for (const each of proposing.asked) {
+    if (spent(run) === null && fits(run, asked.length, ready.length)) asked.push(each)
+    else if (each.repair) repairs.push(each.repair)
+  }
+  return { ...proposing, asked, repairs: [...repairs, ...proposing.repairs] }
 }
 
 /** How many more ideas may become experiments. */

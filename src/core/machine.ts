@@ -86,7 +86,7 @@ function restarted(state: State, event: On<'started'>): Step {
   const late = rules.runMs !== null && state.run.elapsedMs >= rules.runMs
   const stop = late ? ({ reason: 'hours', detail: 'the time is up', now: true } as const) : null
   const run: Run = { ...state.run, rules, stop }
-  const fresh: State = { ...state, paused: false, run, proposing: { ...state.proposing, asked: stillAsked({ ...state, run }) } }
+  const fresh: State = { ...state, paused: false, run, proposing: stillAsked({ ...state, run }) }
   const cuttable =
     judging.phase === 'sweeping' || judging.phase === 'checking' || judging.phase === 'timing' || judging.phase === 'confirming'
   if (!crashed || !cuttable) return { state: fresh, effects: late ? [] : pending(fresh) }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { finished, initialState, step } from '../../src/core/machine.ts'
 import { past, replay } from '../../src/core/recover.ts'
 import { rowsOf } from '../../src/core/rows.ts'
-import type { Baselines, Effect, Event, Happened, Rules, Run } from '../../src/types.ts'
+import type { Answer, Baselines, Effect, Event, Happened, Rules, Run } from '../../src/types.ts'
 import { check, proposal, round, run, sha, timing } from '../support/make.ts'
 
 const us = (n: number) => ({ us: n, ci95: 1 })
@@ -42,9 +42,9 @@ class Story {
     })
   }
   /** Power off and on: nothing but the journal is left. */
-  crash(): Effect[] {
+  crash(rules = this.run.rules): Effect[] {
     this.state = replay(this.run, this.events)
-    return this.happen({ type: 'started', rules: this.run.rules })
+    return this.happen({ type: 'started', rules })
   }
   measuring(number: number): this {
     this.answer(`idea ${number}`)
@@ -133,6 +133,41 @@ describe('a run that goes down and comes back', () => {
     )
     const reached = { reason: 'max-experiments', detail: '--max-experiments is reached' }
     expect(story.state.run.stop).toEqual(expected.length === 0 ? { ...reached, now: false } : null)
+  })
+
+  it.each<[string, Partial<Rules>, number]>([
+    ['--max-cost that what was paid already reaches', { maxCostUsd: 2 }, 0],
+    ['--max-tokens that what was used already reaches', { maxTokens: 2000 }, 0],
+    ['--max-turns that the answers so far reach', { maxTurns: 1 }, 0],
+    ['--max-cost with room for one more answer as dear as the dearest', { maxCostUsd: 4 }, 1],
+    ['--max-tokens with room for both', { maxTokens: 5000 }, 2],
+    ['--max-cost that is reached, of a run whose other agent is free', { maxCostUsd: 2, freeFallback: true }, 1],
+  ])('sends no request that its own budget forbids: %s', (_, budget, expected) => {
+    const story = new Story({ inFlight: 4 })
+    const [first = { id: 0 }] = story.state.proposing.asked
+    const dear: Answer = { kind: 'proposal', proposal: { ...proposal('rmsnorm', 'idea'), costUsd: 2, tokens: 2000, turns: 1 } }
+    story.happen({ type: 'answered', id: first.id, target: 'rmsnorm', incumbent: sha(1), answer: dear })
+    story.happen({ type: 'committed', number: 1, commit: sha(101) })
+    expect(story.state.proposing.asked).toHaveLength(2)
+    story.crash({ ...story.run.rules, ...budget })
+    expect(story.effects.filter(({ type }) => type === 'ask')).toHaveLength(expected)
+    expect(story.state.proposing.asked).toHaveLength(expected)
+  })
+
+  it('keeps a repair that its budget forbids for a run that goes on with more', () => {
+    const story = new Story({ maxTurns: 3 })
+    const [first = { id: 0 }] = story.state.proposing.asked
+    const idea: Answer = { kind: 'proposal', proposal: { ...proposal('rmsnorm', 'idea'), turns: 1, thread: { ask: first.id, repairs: 0 } } }
+    story.happen({ type: 'answered', id: first.id, target: 'rmsnorm', incumbent: sha(1), answer: idea })
+    story.happen({ type: 'committed', number: 1, commit: sha(101) })
+    story.happen({ type: 'checked', number: 1, check: check('wrong') })
+    story.happen({ type: 'settled', number: 1, tip: sha(1) })
+    const wanted = story.state.proposing.asked.filter(({ repair }) => repair !== null)
+    expect(wanted).toHaveLength(1)
+    story.crash({ ...story.run.rules, maxTurns: 1 })
+    expect(story.state).toMatchObject({ run: { stop: { reason: 'max-turns' } }, proposing: { asked: [], repairs: [wanted[0]?.repair] } })
+    story.crash({ ...story.run.rules, maxTurns: 3 })
+    expect(story.effects).toMatchObject([{ type: 'ask', repair: { experiment: 1 } }])
   })
 
   it('is the same wherever it goes down: every prefix of its journal leads to the same state and the same rows', () => {
