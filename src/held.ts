@@ -1,6 +1,5 @@
 /** A run taken by this process: its lock, control channel, log and news; all let go of at the end, however it comes. */
-import { type Control, openControl } from './effects/control.ts'
-import { takeRunLock } from './effects/lock.ts'
+import { type Control, openControl, takeRun } from './effects/control.ts'
 import type { Address } from './effects/notify.ts'
 import type { Io } from './io.ts'
 import { type LoggedIo, messageOf, withLog } from './log.ts'
@@ -21,7 +20,7 @@ export type Holding = {
 export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding, work: (held: Held) => Promise<T>): Promise<T> {
   makeRunFolder(plain.cwd, folder.name)
   const opened = new Opened()
-  opened.add(takeRunLock(folder.root), (lock) => lock.release()) // from here on the log and the orders are ours
+  opened.add(takeRun(folder), (lock) => lock.release()) // from here on the log and the orders are ours
   const io = withLog(plain, folder.log)
   const news = new News(notify, folder, io)
   try {

@@ -88,8 +88,8 @@ function refuseAtTheEnd({ folder, state }: Running, what: string): void {
 }
 
 function give(io: Io, running: Running, order: Order, words: string): number {
-  sendOrder(running.folder.control, order)
-  return say(io, running, words)
+  const pid = sendOrder(running.folder, order) // by now perhaps another's
+  return say(io, { ...running, pid }, words)
 }
 
 function say(io: Io, { folder, pid }: Running, words: string): number {

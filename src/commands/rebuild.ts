@@ -17,7 +17,7 @@ export async function rebuild(options: Options, io: Io): Promise<number> {
   // A daemon appends to the file it has open; one put in its place would never see those rows.
   const busy = allRuns(io.cwd).find((run) => lockOwner(run.lock) !== null)
   if (busy) throw new UsageError(`run ${busy.name} is running and writes to results.tsv; stop it first: autokernel stop ${busy.name}`)
-  const lock = takeRunLock(folder.root)
+  const lock = takeRunLock(folder.root, 'autokernel results --rebuild')
   try {
     const { header, events } = await readJournal(folder.events)
     const rows = rowsOf(startOf(header, folder).run, events)

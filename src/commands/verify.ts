@@ -17,7 +17,7 @@ export async function verify(name: string | undefined, options: Options, io: Io)
   const { header } = await readJournal(folder.events)
   const start = startOf(header, folder)
   const room = { ...start.room, python: (await openRoom({ ...options, device: start.room.device }, io)).python }
-  const lock = takeRunLock(folder.root) // a run that is going on moves the worktree under us
+  const lock = takeRunLock(folder.root, 'autokernel verify') // a run that is going on moves the worktree under us
   await RunRepo.open(await findRepository(io.cwd), folder.name, folder.worktree, null)
   const judge = startJudge(room, folder.judgeLog, io.say, start.allow_tf32)
   try {

@@ -1,7 +1,9 @@
 /** A run's control channel: a small file in its folder, to which commands append orders and which the daemon looks at. */
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { z } from 'zod'
+import { TemporaryError } from '../errors.ts'
 import { cannotWrite } from './files.ts'
+import { alone, type Lock, lockOwner, takeRunLock } from './lock.ts'
 
 export const Order = z.discriminatedUnion('order', [
   z.object({ order: z.literal('pause') }),
@@ -18,21 +20,43 @@ export type Control = {
 
 const POLL_MS = 200
 
-export function sendOrder(path: string, order: Order): void {
-  try {
-    appendFileSync(path, `${JSON.stringify(order)}\n`) // one small write: orders given at the same time do not mix
-  } catch (error) {
-    throw cannotWrite(path, error)
-  }
+/** Where a run's orders and its owner are. */
+export type Place = { root: string; control: string; lock: string }
+
+/** To whoever owns the run now: its process id. */
+export function sendOrder({ root, control, lock }: Place, order: Order): string {
+  return alone(control, () => {
+    const owner = lockOwner(lock)
+    if (owner === null) throw new TemporaryError(`${root} was given up just now, and nobody takes orders for it; look: autokernel status`)
+    if (!/^\d+$/.test(owner)) throw new TemporaryError(`process ${owner} is at ${root} just now, and takes no orders`)
+    try {
+      appendFileSync(control, `${JSON.stringify(order)}\n`)
+    } catch (error) {
+      throw cannotWrite(control, error)
+    }
+    return owner
+  })
 }
 
-/** For the holder of the run's lock: orders that an earlier daemon did not live to take are forgotten. */
+/**
+ * One daemon per run. Orders that an earlier one did not live to take are forgotten, and none comes between: whoever gives
+ * one finds either no owner, or one that will take it.
+ */
+export function takeRun({ root, control }: Place): Lock {
+  return alone(control, () => {
+    const lock = takeRunLock(root)
+    try {
+      writeFileSync(control, '')
+    } catch (error) {
+      lock.release()
+      throw cannotWrite(control, error)
+    }
+    return lock
+  })
+}
+
+/** For the holder of the run. */
 export function openControl(path: string, urgent: (order: Order) => boolean): Control {
-  try {
-    writeFileSync(path, '')
-  } catch (error) {
-    throw cannotWrite(path, error)
-  }
   let taken = 0
   let waiting: Order[] = []
   let deliver = (order: Order): void => void waiting.push(order)

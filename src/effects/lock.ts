@@ -10,13 +10,37 @@ export type Lock = { release: () => void }
 // Not os.tmpdir(): TMPDIR differs between users and jobs, and a device is shared by the whole machine.
 const MACHINE_FOLDER = '/tmp/autokernel-locks'
 
-/** One daemon per run, Taken already: TemporaryError that names the owner. */
-export function takeRunLock(runFolder: string): Lock {
+/**
+ * One owner per run. Taken already: TemporaryError that names the owner. `doing` is for one that is no daemon and takes no orders.
+ */
+export function takeRunLock(runFolder: string, doing?: string): Lock {
   const path = join(runFolder, 'lock')
+  const inUse = (owner: string) =>
+    new TemporaryError(`${runFolder} is in use by process ${owner}; wait for it, or end it with 'autokernel stop'`)
+  const owner = lockOwner(path)
+  if (owner !== null) throw inUse(owner)
   const fd = openShared(path)
-  if (tryLock(fd, ['-w', '0.2'])) return held(fd) // lockOwner() of a 'status' may have it for a moment
+  if (tryLock(fd, ['-w', '0.2'])) return held(fd, doing) // lockOwner() of a 'status' may have it for a moment
   closeSync(fd)
-  throw new TemporaryError(`${runFolder} is in use by process ${ownerOf(path)}; wait for it, or end it with 'autokernel stop'`)
+  throw inUse(ownerOf(path))
+}
+
+const ALONE_S = '10'
+
+/** Does something while nobody else does so with this file. */
+export function alone<T>(path: string, work: () => T): T {
+  let fd: number
+  try {
+    fd = openSync(path, 'a')
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+  try {
+    if (!tryLock(fd, ['-w', ALONE_S])) throw new TemporaryError(`${path}: another process has had it for ${ALONE_S} s; try again`)
+    return work()
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** The process that holds the lock now; null when nobody does. */
@@ -24,7 +48,7 @@ export function lockOwner(path: string): string | null {
   if (!existsSync(path)) return null
   const fd = openSync(path, 'r')
   try {
-    return tryLock(fd) ? null : ownerOf(path) // what the file says may be of a process long gone
+    return tryLock(fd, ['-n', '-s']) ? null : ownerOf(path) // what the file says may be of a process long gone
   } finally {
     closeSync(fd)
   }
@@ -88,9 +112,9 @@ function lockedWithin(fd: number, signal?: AbortSignal): Promise<boolean> {
   })
 }
 
-function held(fd: number): Lock {
+function held(fd: number, doing?: string): Lock {
   ftruncateSync(fd)
-  writeSync(fd, `${process.pid}\n`, 0)
+  writeSync(fd, `${process.pid}${doing === undefined ? '' : ` (${doing})`}\n`, 0)
   return { release: () => closeSync(fd) }
 }
 

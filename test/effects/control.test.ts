@@ -1,43 +1,117 @@
+/** Orders to a run: each arrives once, and none that its sender was told is delivered is lost between two owners. */
 import { spawn } from 'node:child_process'
-import { appendFileSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { appendFileSync, rmSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { type Control, type Order, openControl, sendOrder } from '../../src/effects/control.ts'
-import { EnvironmentError } from '../../src/errors.ts'
+import { type Control, type Order, openControl, type Place, sendOrder, takeRun } from '../../src/effects/control.ts'
+import { lockOwner, takeRunLock } from '../../src/effects/lock.ts'
+import { EnvironmentError, TemporaryError } from '../../src/errors.ts'
 import { tempFolder } from './temp.ts'
 
 const CONTROL = new URL('../../src/effects/control.ts', import.meta.url).href
+const ME = String(process.pid)
 
-async function opened(path: string, urgent: (order: Order) => boolean = () => false): Promise<{ control: Control; taken: Order[] }> {
-  const control = openControl(path, urgent)
-  onTestFinished(() => control.close())
+function place(): Place {
+  const root = tempFolder()
+  return { root, control: join(root, 'control.jsonl'), lock: join(root, 'lock') }
+}
+
+function opened(at: Place, urgent: (order: Order) => boolean = () => false): { control: Control; taken: Order[] } {
+  const lock = takeRun(at)
+  const control = openControl(at.control, urgent)
+  onTestFinished(() => {
+    control.close()
+    lock.release()
+  })
   return { control, taken: [] }
 }
 
-/** Another process that gives the order. */
-async function elsewhere(path: string, orders: Order[]): Promise<void> {
-  const script = `import { sendOrder } from ${JSON.stringify(CONTROL)}\nfor (const o of ${JSON.stringify(orders)}) sendOrder(${JSON.stringify(path)}, o)`
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { stdio: 'inherit' })
-  expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0)
+/** Another process that runs a few lines of code with the functions of control.ts. */
+function elsewhere(code: string) {
+  const script = `import { openControl, sendOrder, takeRun } from ${JSON.stringify(CONTROL)}\n${code}`
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', 'inherit'] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  return child
+}
+
+async function sentElsewhere(at: Place, orders: Order[]): Promise<void> {
+  const child = elsewhere(`for (const o of ${JSON.stringify(orders)}) sendOrder(${JSON.stringify(at)}, o)`)
+  expect(await once(child, 'close')).toEqual([0, null])
 }
 
 it('takes what another process orders, each once and in order', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
-  const { control, taken } = await opened(path)
+  const at = place()
+  const { control, taken } = opened(at)
   control.listen((order) => taken.push(order))
   const orders: Order[] = [{ order: 'pause' }, { order: 'resume' }, { order: 'stop', now: false }]
-  await elsewhere(path, orders)
+  await sentElsewhere(at, orders)
   await vi.waitFor(() => expect(taken).toEqual(orders), 5000)
-  await elsewhere(path, [{ order: 'pause' }])
+  await sentElsewhere(at, [{ order: 'pause' }])
   await vi.waitFor(() => expect(taken).toEqual([...orders, { order: 'pause' }]), 5000)
 })
 
+it('loses no order that is given in the very moment in which a run gets its owner', async () => {
+  const at = place()
+  const rounds = 3
+  const owner = elsewhere(`
+    import fs from 'node:fs'
+    import { syncBuiltinESMExports } from 'node:module'
+    import { createInterface } from 'node:readline'
+    const write = fs.writeFileSync // of a slow disk, so that the moment is long
+    fs.writeFileSync = (...args) => void (Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500), write(...args))
+    syncBuiltinESMExports()
+    for await (const _ of createInterface(process.stdin)) {
+      const lock = takeRun(${JSON.stringify(at)})
+      const control = openControl(${JSON.stringify(at.control)}, () => false)
+      const order = await new Promise((resolve) => {
+        control.listen(({ order }) => resolve(order))
+        setTimeout(resolve, 2000, 'nothing')
+      })
+      control.close()
+      lock.release()
+      console.log(order)
+    }`)
+  const heard = createInterface(owner.stdout)[Symbol.asyncIterator]()
+  const took: string[] = []
+  for (let round = 0; round < rounds; round++) {
+    owner.stdin.write('\n')
+    await vi.waitUntil(() => lockOwner(at.lock) !== null, { timeout: 10_000, interval: 10 })
+    expect(sendOrder(at, { order: 'pause' })).toBe(String(owner.pid))
+    took.push((await heard.next()).value)
+  }
+  owner.stdin.end()
+  expect(took).toEqual(Array(rounds).fill('pause'))
+}, 60_000)
+
+it('refuses an order that nobody is there to take', () => {
+  const at = place()
+  takeRun(at).release()
+  expect(() => sendOrder(at, { order: 'pause' })).toThrow(TemporaryError)
+  const lock = takeRunLock(at.root, 'autokernel verify')
+  expect(() => sendOrder(at, { order: 'pause' })).toThrow(
+    `process ${ME} (autokernel verify) is at ${at.root} just now, and takes no orders`,
+  )
+  expect(() => takeRun(at)).toThrow(`in use by process ${ME} (autokernel verify);`)
+  lock.release()
+})
+
+it('has one owner, and whoever comes second takes none of its orders away', async () => {
+  const at = place()
+  const { control, taken } = opened(at)
+  sendOrder(at, { order: 'pause' })
+  expect(() => takeRun(at)).toThrow(`in use by process ${ME};`)
+  control.listen((order) => taken.push(order))
+  await vi.waitFor(() => expect(taken).toEqual([{ order: 'pause' }]), 5000)
+})
+
 it('keeps orders that come before anybody listens, but hands on the urgent ones at once', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
+  const at = place()
   const urgent: Order[] = []
-  const { control, taken } = await opened(path, (order) => order.order === 'stop' && order.now && urgent.push(order) > 0)
-  sendOrder(path, { order: 'pause' })
-  sendOrder(path, { order: 'stop', now: true })
+  const { control, taken } = opened(at, (order) => order.order === 'stop' && order.now && urgent.push(order) > 0)
+  sendOrder(at, { order: 'pause' })
+  sendOrder(at, { order: 'stop', now: true })
   await vi.waitFor(() => expect(urgent).toEqual([{ order: 'stop', now: true }]), 5000)
   expect(taken).toEqual([])
   control.listen((order) => taken.push(order))
@@ -45,46 +119,45 @@ it('keeps orders that come before anybody listens, but hands on the urgent ones 
 })
 
 it('forgets what was ordered of an earlier process', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
-  sendOrder(path, { order: 'stop', now: true })
-  const { control, taken } = await opened(path)
+  const at = place()
+  const dead = takeRun(at)
+  sendOrder(at, { order: 'stop', now: true })
+  dead.release()
+  const { control, taken } = opened(at)
   control.listen((order) => taken.push(order))
-  sendOrder(path, { order: 'resume' })
+  sendOrder(at, { order: 'resume' })
   await vi.waitFor(() => expect(taken).toEqual([{ order: 'resume' }]), 5000)
 })
 
 it('passes over what is no order, and waits for the rest of half a line', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
-  const { control, taken } = await opened(path)
+  const at = place()
+  const { control, taken } = opened(at)
   control.listen((order) => taken.push(order))
-  appendFileSync(path, 'not json\n{"order":"explode"}\n{"order":"stop"}\n\n{"order":"pa')
-  sendOrder(join(tempFolder(), 'other'), { order: 'resume' })
+  appendFileSync(at.control, 'not json\n{"order":"explode"}\n{"order":"stop"}\n\n{"order":"pa')
   await new Promise((resolve) => setTimeout(resolve, 500))
   expect(taken).toEqual([])
-  appendFileSync(path, 'use"}\n')
+  appendFileSync(at.control, 'use"}\n')
   await vi.waitFor(() => expect(taken).toEqual([{ order: 'pause' }]), 5000)
 })
 
 it('goes on after somebody emptied or removed the file', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
-  const { control, taken } = await opened(path)
+  const at = place()
+  const { control, taken } = opened(at)
   control.listen((order) => taken.push(order))
-  sendOrder(path, { order: 'stop', now: false })
+  sendOrder(at, { order: 'stop', now: false })
   await vi.waitFor(() => expect(taken).toHaveLength(1), 5000)
-  truncateSync(path)
+  truncateSync(at.control)
   await new Promise((resolve) => setTimeout(resolve, 500))
-  sendOrder(path, { order: 'pause' })
+  sendOrder(at, { order: 'pause' })
   await vi.waitFor(() => expect(taken).toHaveLength(2), 5000)
-  rmSync(path)
+  rmSync(at.control)
   await new Promise((resolve) => setTimeout(resolve, 500))
-  sendOrder(path, { order: 'resume' })
+  sendOrder(at, { order: 'resume' })
   await vi.waitFor(() => expect(taken.map(({ order }) => order)).toEqual(['stop', 'pause', 'resume']), 5000)
 })
 
-it('says in one line that the folder cannot be written', async () => {
-  const path = join(tempFolder(), 'control.jsonl')
-  writeFileSync(path, '')
-  expect(readFileSync(path, 'utf8')).toBe('')
-  expect(() => sendOrder('/proc/control.jsonl', { order: 'pause' })).toThrow(/control\.jsonl/)
-  expect(() => openControl('/proc/sys/kernel/ostype', () => false)).toThrow(EnvironmentError)
+it('says in one line that the folder cannot be written', () => {
+  const nowhere = { root: '/proc', control: '/proc/control.jsonl', lock: '/proc/lock' }
+  expect(() => sendOrder(nowhere, { order: 'pause' })).toThrow(/control\.jsonl/)
+  expect(() => takeRun({ ...place(), control: '/proc/sys/kernel/ostype' })).toThrow(EnvironmentError)
 })
