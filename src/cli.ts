@@ -5,7 +5,7 @@ import { isatty } from 'node:tty'
 import yargs, { type Argv } from 'yargs'
 import { COMMANDS, type Command } from './commands/index.ts'
 import { gather, type Texts } from './config.ts'
-import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UsageError } from './errors.ts'
+import { AuthenticationError, EnvironmentError, TemporaryError, ToolError, UncaughtError, UsageError } from './errors.ts'
 import type { Interruption } from './interruption.ts'
 import { type Io, makeIo } from './io.ts'
 import { DETACHED } from './log.ts'
@@ -17,6 +17,7 @@ const detached = process.env[DETACHED] !== undefined
 delete process.env[DETACHED]
 
 const EXIT = new Map<unknown, number>([
+  [UncaughtError, 1],
   [UsageError, 2],
   [EnvironmentError, 3],
   [AuthenticationError, 4],
@@ -141,7 +142,10 @@ function report(error: unknown, json: boolean): number {
 // Whoever read our output may have gone (a closed terminal, `| head`); that is no reason to end a run.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 // A library may meet the machine's refusals (no handles left) where nobody can catch them. What is written down is safe.
-process.on('uncaughtException', (error) => process.exit(report(machineError(error), process.argv.includes('--json'))))
+// Rejections that nobody handles come here too. A run that is held ends by it as by any other error, and tells whoever waits for news.
+process.on('uncaughtException', (error) => {
+  if (process.listenerCount('uncaughtException') === 1) process.exit(report(machineError(error), process.argv.includes('--json')))
+})
 const code = await main(process.argv.slice(2))
 // A child that a failure left behind must not keep us here; it ends with us.
 process.stdout.write('', () => process.exit(code))

@@ -24,3 +24,8 @@ export class TemporaryError extends Error {
 export class ToolError extends Error {
   override name = 'ToolError'
 }
+
+/** Ours, where nobody expected it: one line, for its stack is in the run's log; exit 1. */
+export class UncaughtError extends Error {
+  override name = 'UncaughtError'
+}

@@ -1,6 +1,9 @@
 /** A run taken by this process: its lock, control channel, log and news; all let go of at the end, however it comes. */
+import { existsSync } from 'node:fs'
+import { firstLine } from './core/record.ts'
 import { type Control, openControl, takeRun } from './effects/control.ts'
 import type { Address } from './effects/notify.ts'
+import { UncaughtError } from './errors.ts'
 import type { Io } from './io.ts'
 import { type LoggedIo, messageOf, withLog } from './log.ts'
 import { machineError } from './machine-error.ts'
@@ -23,6 +26,7 @@ export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding
   opened.add(takeRun(folder), (lock) => lock.release()) // from here on the log and the orders are ours
   const io = withLog(plain, folder.log)
   const news = new News(notify, folder, io)
+  let broken = false
   try {
     opened.add(news, () => news.alive(false))
     const control = opened.add(
@@ -33,16 +37,30 @@ export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding
       }),
       (channel) => channel.close(),
     )
-    const lastWords = (error: Error): void => io.failed(machineError(error))
-    process.prependListener('uncaughtException', lastWords)
-    opened.add(process, (all) => all.off('uncaughtException', lastWords))
-    return await work({ folder, io, control, news, opened })
+    const uncaught = new Promise<never>((_, reject) => {
+      const end = (error: unknown): void => {
+        broken = true
+        io.note(`nobody caught: ${error instanceof Error ? error.stack : String(error)}`)
+        reject(uncaughtError(folder, error))
+      }
+      process.on('uncaughtException', end)
+      opened.add(process, (all) => all.off('uncaughtException', end))
+    })
+    return await Promise.race([work({ folder, io, control, news, opened }), uncaught])
   } catch (thrown) {
     const error = machineError(thrown)
     io.failed(error)
     await news.tell('error', `${folder.name}: ${messageOf(error)}`)
     throw error
   } finally {
-    await opened.close()
+    // After an error that nobody caught nothing may be relied on: the end of the process, right after this, lets go of it all.
+    if (!broken) await opened.close()
   }
+}
+
+function uncaughtError({ name, events, log }: RunFolder, thrown: unknown): unknown {
+  const known = machineError(thrown)
+  if (known !== thrown) return known
+  const saved = existsSync(events) ? `it is saved, go on with: autokernel optimize --resume ${name}` : 'it was still being planned'
+  return new UncaughtError(`${name} met an error that nobody expected: ${firstLine(messageOf(thrown))}; ${saved}; log: ${log}`)
 }

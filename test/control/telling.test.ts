@@ -1,6 +1,6 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { Night } from '../support/table-night.ts'
 
 function night(): { run: Night; news: string[]; told: () => string } {
@@ -29,6 +29,41 @@ it('tells of an error what the terminal says, and the run keeps its own exit cod
   expect(told()).toMatch(/^night: .*ended \(exit code 1\); log: .*judge\.log .*No such file.*\n$/)
   expect(run.read('log.txt')).toMatch(/Z ended: .*ended \(exit code 1\); log: /)
 }, 30_000)
+
+it.each([
+  ['an exception', "throw new Error('out of the blue')"],
+  ['a rejection', "Promise.reject(new Error('out of the blue'))"],
+])(
+  'ends by %s that nobody caught with one line, tells of it, leaves no judge, and goes on when it is resumed',
+  async (_, code) => {
+    const { run, news, told } = night()
+    const trigger = join(run.world.folder, '.git', 'now')
+    const bad = join(run.world.folder, '.git', 'bad.mjs')
+    writeFileSync(
+      bad,
+      `import { existsSync, rmSync } from 'node:fs'
+    const look = () => { if (existsSync('${trigger}')) { rmSync('${trigger}'); ${code} } }
+    if (process.argv.includes('optimize')) setInterval(look, 20).unref()`,
+    )
+    const { ended } = run.start(run.fresh('--max-experiments', '3', ...news), { env: { NODE_OPTIONS: `--import=${bad}` } })
+    await run.until(() => run.settled() === 1)
+    await run.stuck()
+    writeFileSync(trigger, '')
+    expect(await ended).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(
+        /\nautokernel: night met an error that nobody expected: out of the blue; it is saved, go on with: autokernel optimize --resume night; log: \S+\n$/,
+      ),
+    })
+    expect(told()).toMatch(/^night: night met an error that nobody expected: out of the blue; .*\n$/)
+    expect(run.read('log.txt')).toMatch(/nobody caught: Error: out of the blue\n.* at /)
+    await vi.waitFor(() => expect(run.judges()).toEqual([]), 2000)
+    run.pace(0)
+    expect(await run.start(run.again()).ended).toMatchObject({ code: 0 })
+    expect(run.settled()).toBe(3)
+  },
+  60_000,
+)
 
 it('goes on, and ends well, when nobody can be told', async () => {
   const { run } = night()
