@@ -102,6 +102,7 @@ export const OPTIONS = {
   counters: flag('let ncu count what the starting kernel and each kept one wait for: for bench’s report and a model’s prompt'),
   'on-rate-limit': choice(['wait', 'stop'] as const, 'what to do when the provider says to slow down'),
   'agent-timeout': duration('end a --command program that thinks longer than this, such as 45m (20m)'),
+  'device-patience': duration('end a run whose device failed and is not back this long, such as 2h (30m)'),
   'inbox-idle': duration('end the run when the inbox has been empty this long, such as 10m'),
   // when to keep and to move on
   'min-gain': number('P', 'smallest gain worth keeping (1%)', 'a share such as 1% or 0.01', (n) => n >= 0 && n < 1),

@@ -46,6 +46,7 @@ export const COMMANDS: Command[] = [
       'on-rate-limit',
       'agent-timeout',
       'inbox-idle',
+      'device-patience',
       'min-gain',
       'allow-tf32',
       'max-discards',

@@ -7,13 +7,14 @@ import { moneySpent } from '../core/asking.ts'
 import { headline } from '../core/report.ts'
 import { writtenHash } from '../core/source-hash.ts'
 import { passingLine } from '../core/standing.ts'
+import { outlasting, pausing, Vigil, type Watch } from '../device-failure.ts'
 import type { Order } from '../effects/control.ts'
 import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { withFiles } from '../effects/temporary.ts'
 import { watchTexts } from '../effects/watch.ts'
 import { AuthenticationError } from '../errors.ts'
-import { finishRun } from '../finish.ts'
+import { type Finish, finishRun } from '../finish.ts'
 import { type Held, holdRun } from '../held.ts'
 import { Inbox } from '../inbox.ts'
 import type { Interruption } from '../interruption.ts'
@@ -24,6 +25,7 @@ import { Opened } from '../opened.ts'
 import type { Options } from '../options.ts'
 import { packageRoot } from '../package-root.ts'
 import { performer } from '../perform.ts'
+import type { World } from '../ports.ts'
 import { watchRun } from '../progress.ts'
 import { RunClock } from '../run-clock.ts'
 import { type RunFolder, runFolder } from '../run-folder.ts'
@@ -50,7 +52,7 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
     interruption.listen()
     const { signal } = interruption
     const state = await work(session, held, options, keys, signal, began)
-    return conclude(session, held, state, signal)
+    return conclude(session, held, state, signal, watchOn(session, held, options))
   })
 }
 
@@ -85,7 +87,8 @@ async function work(
     const keys = asked ?? (await askKeys(settled, io))
     const spent = (used: Bill) => limitReached(latest, used)
     const agent = opened.add(await chooseAgent(settled, keys, io, folder, spent), (each) => each.close())
-    const perform = performer({
+    const vigil = opened.add(new Vigil(watchOn(session, held, options)), (each) => each.close())
+    const world: World = {
       evaluator: judge,
       agent: agent.agent,
       repo,
@@ -94,7 +97,8 @@ async function work(
       withFiles: (sources, use) => withFiles(folder.candidates, sources, use),
       playbook: () => texts.playbook,
       steer: () => texts.steer,
-    })
+    }
+    const perform = pausing(performer(world), (why) => vigil.failed(why))
     const onInterrupt = () => inbox.put({ type: 'stop', reason: 'stopped', detail: 'it was interrupted', now: true })
     interrupted.addEventListener('abort', onInterrupt)
     opened.add(interrupted, (signal) => signal.removeEventListener('abort', onInterrupt))
@@ -107,6 +111,7 @@ async function work(
     const observe = (event: Event, now: State) => {
       clock.pause(now.paused)
       say(event, now)
+      vigil.follow(now, inbox)
       if (event.type === 'started') {
         // Not before: starting takes back an earlier stop.
         if (interrupted.aborted) onInterrupt()
@@ -139,7 +144,13 @@ function finishes({ type }: Event): boolean {
 }
 
 /** Admits, verifies and reports; an interrupted run is left as it is, to be resumed. */
-async function conclude(session: Session, { folder, io, news }: Held, state: State, interrupted: AbortSignal): Promise<number> {
+async function conclude(
+  session: Session,
+  { folder, io, news }: Held,
+  state: State,
+  interrupted: AbortSignal,
+  watch: Watch,
+): Promise<number> {
   const { repo, judge, profile, model, sandbox } = session
   const { stop } = state.run
   const cut = () => {
@@ -151,7 +162,10 @@ async function conclude(session: Session, { folder, io, news }: Held, state: Sta
     throw new AuthenticationError(`${stop.detail}; the run is saved: autokernel optimize --resume ${folder.name}`)
   io.say(`done: ${stop?.detail}`)
   const name = modelName(model, profile)
-  const finish = { folder, repo, judge, profile, model, modelName: name, sandbox, say: io.say, signal: interrupted }
+  const proving: Finish['judge'] = {
+    verify: (request, signal) => outlasting(watch, interrupted, () => judge.verify(request, signal)),
+  }
+  const finish = { folder, repo, judge: proving, profile, model, modelName: name, sandbox, say: io.say, signal: interrupted }
   const ending = await finishRun(state, finish).catch((error: unknown) => {
     if (interrupted.aborted) return null
     throw error
@@ -173,6 +187,11 @@ async function conclude(session: Session, { folder, io, news }: Held, state: Sta
   else io.print([first, `  git log ${repo.branch}`, '  results.tsv', `  ${report}`].join('\n'))
   await news.tell('end', `${folder.name}: ${first}; ${state.run.counted} experiments, ${stop?.detail}`)
   return ending.verification?.verdict === 'fail' || ending.unverified !== null ? 6 : 0
+}
+
+function watchOn({ judge }: Session, { folder, io, news }: Held, options: Options): Watch {
+  const tell = (text: string): void => void news.tell('stall', `${folder.name}: ${text}`)
+  return { judge, patienceMs: options['device-patience'], say: io.say, tell }
 }
 
 /** Why no more money may be spent, for agents that have a free one to fall back on. */

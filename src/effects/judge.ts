@@ -30,6 +30,11 @@ const DEADLINES_MS: Record<Question, number> = {
   sanitize: 600_000,
 }
 const CLOSE_MS = 3_000
+/** A killed process that is still there after this hangs in the driver. */
+const GONE_MS = 30_000
+/** Ours for the device's own failure; that something does not fit into its memory is none. */
+const DEVICE =
+  /\b(CUDA|HIP) (driver )?error: (?!out of memory)|\bCU(BLAS|DNN)_STATUS_|GPU is lost|off the bus|finds no such device|no \w+-capable device/i
 
 export type JudgeOptions = {
   python: string
@@ -58,6 +63,7 @@ export class Judge implements Evaluator {
   private gone: Promise<unknown> = Promise.resolve()
   private turn: Promise<unknown> = Promise.resolve()
   private asked = 0
+  private answered = false // the device has worked
 
   constructor(options: JudgeOptions) {
     this.options = options
@@ -92,7 +98,7 @@ export class Judge implements Evaluator {
     const { served } = this
     this.served = null
     if (served) this.gone = served.close(CLOSE_MS)
-    await this.gone
+    await within(GONE_MS, this.gone)
   }
 
   private about(target: Target): object {
@@ -110,7 +116,8 @@ export class Judge implements Evaluator {
   }
 
   private async askNow<T>(type: Question, body: object, schema: z.ZodType<T>, signal?: AbortSignal): Promise<T> {
-    await this.gone // a killed one may hold the device for some ms
+    // A killed one may hold the device for some ms.
+    if (!(await within(GONE_MS, this.gone))) throw new DeviceFailed(`the judge was killed ${GONE_MS / 1000} s ago and is still there`)
     signal?.throwIfAborted()
     const served = this.served?.alive ? this.served : this.start()
     this.served = served
@@ -122,7 +129,8 @@ export class Judge implements Evaluator {
       return this.read(line, id, type, schema)
     } catch (error) {
       if (!(error instanceof Declined)) this.discard(served)
-      throw error
+      const deviceFailed = this.answered && error instanceof Error && !(error instanceof Declined) && DEVICE.test(error.message)
+      throw deviceFailed ? new DeviceFailed(deviceLine(error.message), { cause: error }) : error
     } finally {
       cut.clear()
       device?.release()
@@ -134,9 +142,11 @@ export class Judge implements Evaluator {
     if (!reply.success || reply.data.id !== id) throw this.unreadable(type, `expected the reply to ${id}, found ${line.slice(0, 200)}`)
     if (!reply.data.ok && /No space left on device|Disk quota exceeded/.test(reply.data.error))
       throw new EnvironmentError(`the judge found the disk full (${firstLine(reply.data.error)}); free some space and resume`)
+    if (!reply.data.ok && DEVICE.test(reply.data.error)) throw new DeviceFailed(`${reply.data.error}\nlog: ${this.options.log}`)
     if (!reply.data.ok) throw new Declined(`the judge could not answer '${type}': ${reply.data.error}\nlog: ${this.options.log}`)
     const result = schema.safeParse(reply.data.result)
     if (!result.success) throw this.unreadable(type, z.prettifyError(result.error))
+    this.answered = true
     return result.data
   }
 
@@ -160,6 +170,22 @@ export class Judge implements Evaluator {
 /** The judge works, but says that it cannot do this: a reference that does not fit into memory, say. */
 export class Declined extends ToolError {}
 
+/** The device, not what it was to run. A fresh judge may find that it works again. */
+export class DeviceFailed extends ToolError {}
+
+const deviceLine = (words: string): string => words.split('\n').find((line) => DEVICE.test(line)) ?? words
+
+/** Whether it is settled by then. */
+async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  const done = await Promise.race([work.then(() => true), late])
+  clearTimeout(timer)
+  return done
+}
+
 /** Rejects when the deadline passes or the caller aborts. */
 class Cut {
   readonly happened: Promise<never>
@@ -168,7 +194,7 @@ class Cut {
   constructor(ms: number, type: Question, signal?: AbortSignal) {
     let clear = (): void => {}
     this.happened = new Promise((_, reject) => {
-      const timer = setTimeout(() => reject(new ToolError(`the judge did not answer '${type}' within ${ms / 1000} s and was ended`)), ms)
+      const timer = setTimeout(() => reject(new DeviceFailed(`the judge did not answer '${type}' within ${ms / 1000} s and was ended`)), ms)
       const onAbort = (): void => reject(signal?.reason)
       signal?.addEventListener('abort', onAbort, { once: true })
       clear = () => {

@@ -3,7 +3,10 @@
 table_python.py PACE_FILE bench.py --serve ... | table_python.py PACE_FILE profile_model.py --out FILE ...
 
 What a kernel takes, and whether it is right, follow from the hash of its source: every run has the same verdicts. The
-starting kernel is the slowest. PACE_FILE holds how many seconds a question takes.
+starting kernel is the slowest. PACE_FILE holds how many seconds a question takes. While there is a file `device` beside
+it the device has failed, as that file says: `gone` (off the bus: the judge dies of it, and no other finds a device),
+`poisoned` (each question is answered with an error of the driver, as after an Xid) or `dies under it` (only over a
+check, of which then nobody knows that it was the device).
 """
 
 from __future__ import annotations
@@ -77,6 +80,34 @@ def verify(request: dict[str, Any]) -> dict[str, Any]:
     return {"verdict": "pass", "detail": "", "kernels": kernels, "error": error, "rounds": rounds, "wall_s": 0}
 
 
+class Device:
+    """One that fails in the ways in which the driver says so, in the words of bench.py."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    @property
+    def failure(self) -> str:
+        return self.state.read_text() if self.state.exists() else ""
+
+    def open(self) -> None:
+        if self.failure == "gone":
+            print("bench: --device cuda: torch 2.13.0 finds no such device here", file=sys.stderr)
+            raise SystemExit(3)
+
+    def use(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        if self.failure == "gone":
+            raise RuntimeError("CUDA error: GPU is lost; run nvidia-smi")
+        if self.failure == "poisoned":
+            what = "JudgeError: rmsnorm at (64, 256) cannot be computed here"
+            return {"ok": False, "error": f"{what}: CUDA error: unspecified launch failure"}
+        if self.failure == "dies under it" and request["type"] == "check" and not request["quick"]:
+            self.state.write_text("gone")
+            words = "smoke: RuntimeError: CUDA error: no CUDA-capable device is detected"
+            return {"ok": True, "result": {**check(request), "verdict": "crash", "detail": words}}
+        return None
+
+
 def main() -> None:
     pace, program, arguments = Path(sys.argv[1]), Path(sys.argv[2]).name, sys.argv[3:]
     given = dict(zip(arguments[::2], arguments[1::2], strict=False))
@@ -92,9 +123,15 @@ def main() -> None:
         "time": lambda asked: time_sides(asked, pace.with_name("table-start")),
         "verify": verify,
     }
+    device = Device(pace.with_name("device"))
+    device.open()
     for line in sys.stdin:
         request = json.loads(line)
         time.sleep(0 if request["type"] == "hello" else float(pace.read_text()))
+        failure = device.use(request)
+        if failure is not None:
+            print(json.dumps({"id": request["id"], **failure}), flush=True)
+            continue
         print(json.dumps({"id": request["id"], "ok": True, "result": answers[request["type"]](request)}), flush=True)
 
 
