@@ -31,6 +31,7 @@ export class RunRepo implements Repo {
   readonly worktree: string
   private readonly inside: Git // git in the worktree, sparse
   private readonly strays = new Set<number>() // candidates that git has and the journal does not
+  private at: CommitSha | null = null // where this process left the branch
 
   private constructor(repository: Repository, run: string, worktree: string, inside: Git) {
     this.repository = repository
@@ -144,16 +145,18 @@ export class RunRepo implements Repo {
 
   async reset(): Promise<CommitSha> {
     await this.inside.run(['reset', '--hard'])
-    return this.tip()
+    this.at = await this.tip()
+    return this.at
   }
 
   async source(commit: CommitSha, kernel: string): Promise<string> {
     return this.repository.git.bytes(['cat-file', 'blob', `${commit}:optimized/${kernel}/kernel.py`])
   }
 
+  /** Of the branch, where nobody else has moved it: another's commit is never taken for the run's best. */
   async tip(): Promise<CommitSha> {
     const tip = await commitAt(this.repository.git, `refs/heads/${this.branch}`)
-    if (!tip) throw new ToolError(`branch ${this.branch} is gone: somebody deleted it while the run was going on`)
+    if (!tip || (this.at !== null && tip !== this.at)) throw movedMeanwhile(this.run, this.at, tip)
     return tip
   }
 
@@ -190,16 +193,23 @@ export class RunRepo implements Repo {
     // The scratch ref stays until the next commit: deleting any ref locks packed-refs, and a git that is killed with that lock blocks the user's.
     try {
       await this.repository.git.run(['update-ref', '-m', 'autokernel', `refs/heads/${this.branch}`, to, from])
-    } catch (cause) {
-      const found = await this.tip()
-      if (found !== to) throw new ToolError(`branch ${this.branch}: expected ${from}, found ${found}; somebody else moved it`, { cause })
+    } catch {
+      const found = await commitAt(this.repository.git, `refs/heads/${this.branch}`)
+      if (found !== to) throw movedMeanwhile(this.run, from, found)
     }
+    this.at = to
   }
 }
 
 function moved(run: string, best: CommitSha | null, found: string): UsageError {
   const fix = best === null ? '' : `; to put it back: git branch -f autokernel/${run} ${best.slice(0, 12)}`
   return new UsageError(`branch autokernel/${run}: expected it to end at ${best?.slice(0, 12) ?? 'a commit'}, found ${found}${fix}`)
+}
+
+function movedMeanwhile(run: string, expected: CommitSha | null, found: CommitSha | null): UsageError {
+  const what = found === null ? 'none; somebody deleted it' : `${found.slice(0, 12)}; somebody else moved it`
+  const fix = expected === null ? '' : `; to put it back: git branch -f autokernel/${run} ${expected.slice(0, 12)}`
+  return new UsageError(`branch autokernel/${run}: expected ${expected?.slice(0, 12) ?? 'a commit'}, found ${what}${fix}`)
 }
 
 /** The commits that `tip` has and `from` has not, or null when `tip` is not a descendant of `from`. */

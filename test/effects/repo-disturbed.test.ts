@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
+import { UsageError } from '../../src/errors.ts'
 import { experiment, noRow, startRun, userSide, WALL } from './a-run.ts'
 import { git, userRepository, write } from './temp.ts'
 
@@ -71,6 +72,29 @@ describe('a run that others disturb', () => {
     await expect(RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)).rejects.toThrow(message)
     expect(git(folder, 'for-each-ref')).toBe(before)
   })
+
+  it.each<[string, (folder: string) => void, string]>([
+    ['is moved', (folder) => git(folder, 'update-ref', 'refs/heads/autokernel/night-1', 'main'), '; somebody else moved it'],
+    ['is deleted', (folder) => git(folder, 'update-ref', '-d', 'refs/heads/autokernel/night-1'), 'none; somebody deleted it'],
+  ])(
+    'stops at its next verdict, whatever that is, when its branch %s meanwhile, and takes nothing that is there for its own',
+    async (_, change, found) => {
+      const folder = userRepository()
+      const { repo, first } = await startRun(folder)
+      const kept = await repo.keep(await experiment(repo, 1, first, 'start = 2\n'), 'perf\n', WALL, noRow)
+      const next = await experiment(repo, 2, kept, 'start = 3\n')
+      change(folder)
+      const before = git(folder, 'for-each-ref')
+      const attempts = [() => repo.reset(), () => repo.keep(next, 'perf\n', WALL, noRow), () => repo.commitFiles({}, 'end\n', WALL)]
+      for (const attempt of attempts) {
+        const error = await attempt().catch((thrown: unknown) => thrown)
+        expect(error).toBeInstanceOf(UsageError)
+        expect(String(error)).toContain(`branch autokernel/night-1: expected ${kept.slice(0, 12)}, found `)
+        expect(String(error)).toContain(`${found}; to put it back: git branch -f autokernel/night-1 ${kept.slice(0, 12)}`)
+      }
+      expect(git(folder, 'for-each-ref')).toBe(before)
+    },
+  )
 
   it('leaves locks of anybody else alone, and does its work beside them', async () => {
     const folder = userRepository()

@@ -82,7 +82,7 @@ describe('a run in a repository', () => {
     const tried = await experiment(repo, 1, first, 'start = 2\n')
     git(folder, 'update-ref', 'refs/heads/autokernel/night-1', 'main')
     await expect(repo.keep(tried, 'perf: 1.3x\n', WALL, noRow)).rejects.toThrow(/somebody else moved it/)
-    expect(await repo.tip()).toBe(git(folder, 'rev-parse', 'main').trim())
+    expect(git(folder, 'rev-parse', 'autokernel/night-1')).toBe(git(folder, 'rev-parse', 'main'))
   })
 
   it('resets the worktree to what is kept, whatever was done to it', async () => {
