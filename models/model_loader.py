@@ -107,9 +107,11 @@ def _import(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     run = spec.loader.exec_module
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ in a folder that is the user's
     try:
         _guard(path, "importing it", lambda: run(module))
     finally:
+        sys.dont_write_bytecode = written
         sys.path.remove(folder)
         sys.path.append(folder)
     return module

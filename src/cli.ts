@@ -61,7 +61,7 @@ async function parseAndRun(argv: string[]): Promise<number> {
     .wrap(Math.min(110, process.stdout.columns ?? 100))
     .exitProcess(false)
     .fail((message, error) => {
-      throw error ?? new UsageError(message.split('\n')[0])
+      throw error && error.name !== 'YError' ? error : new UsageError((message ?? error.message).split('\n')[0])
     })
     .parseAsync()
   return code

@@ -1,7 +1,7 @@
 /** Every flag once: what it takes, what it says in --help, how its text becomes a value. */
 import { z } from 'zod'
 import { UsageError } from './errors.ts'
-import { Backend, DeviceKind, Dtype } from './schema.ts'
+import { Backend, DeviceKind, Dtype, RunName } from './schema.ts'
 
 type Option<T> = { takes: string | null; help: string; parse: (text: string, flag: string) => T; among?: readonly string[]; alias?: string }
 
@@ -61,6 +61,14 @@ const duration = (help: string): Option<number> => ({
   },
 })
 
+/** Checked before anything is made: a name with '..' in it would lead out of .autokernel. */
+const runName: Option<string> = {
+  takes: 'NAME',
+  help: 'name of the run',
+  parse: (value, name) =>
+    RunName.safeParse(value).data ?? wrong(name, "a name of letters, digits, '.', '_' and '-', such as llama-night-1", value),
+}
+
 export const OPTIONS = {
   // what
   model: text('FILE[:CLASS]', 'the model: looked for in the current folder, then among the shipped models'),
@@ -112,7 +120,7 @@ export const OPTIONS = {
   'kernel-hours': number('N', 'leave a kernel after this long on it (2)', 'a number of hours such as 2', above0, 3_600_000),
   'target-speedup': number('X', 'leave a kernel at this speedup over the best baseline (2)', 'a factor such as 2', (n) => n > 1),
   // the run
-  run: text('NAME', 'name of the run'),
+  run: runName,
   resume: text('[RUN]', 'go on with a run, by default the newest unfinished one'),
   seed: number('N', 'seed of everything random that is ours (0)', 'a whole number', whole),
   'dry-run': flag('profile, plan and print, but run nothing'),

@@ -7,6 +7,9 @@ export const CommitSha = z
   .brand<'CommitSha'>()
 export type CommitSha = z.infer<typeof CommitSha>
 
+/** Of a run: a folder, a branch and a ref bear it. */
+export const RunName = z.string().regex(/^(?!.*(\.\.|\.$|\.lock$))[A-Za-z0-9][\w.-]*$/)
+
 export const Dtype = z.enum(['fp16', 'bf16', 'fp32'])
 export type Dtype = z.infer<typeof Dtype>
 

@@ -1,4 +1,4 @@
-/** Prices of one's own: from the user's config, never from a project's. */
+/** Where a setting comes from, prices of one's own among them, and what is refused before anything begins. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
@@ -6,6 +6,7 @@ import { settleAgents } from '../src/agent-list.ts'
 import { gather, userPrices } from '../src/config.ts'
 import { UsageError } from '../src/errors.ts'
 import { makeIo } from '../src/io.ts'
+import { parseOptions } from '../src/options.ts'
 import { scratchFolder } from './support/scratch.ts'
 
 async function withConfig(text: string): Promise<{ env: NodeJS.ProcessEnv; cwd: string }> {
@@ -65,3 +66,10 @@ it('says what is missing before anything slow begins', async () => {
   expect(settleAgents({}, bare).agent).toBe('search')
   expect(settleAgents({}, bare, 'inbox').agent).toBe('inbox') // as the run was started
 })
+
+it.each(['a b', '../x', 'x/y', 'a..b', 'x.lock', 'x.', '-x', ''])(
+  'refuses %j as the name of a run, which a folder and a branch bear',
+  (run) => {
+    expect(() => parseOptions({ run })).toThrow(UsageError)
+  },
+)

@@ -25,7 +25,6 @@ export const COMMANDS: Command[] = [
     options: [
       ...MODEL,
       'kernels',
-      'op-file',
       'backend',
       'hours',
       'max-experiments',

@@ -46,9 +46,6 @@ export class RunRepo implements Repo {
    * was killed before; what it left behind is made anew.
    */
   static async create(repository: Repository, run: string, worktree: string, begun = false): Promise<RunRepo> {
-    if (!/^[A-Za-z0-9][\w.-]*$/.test(run) || /\.\.|\.$|\.lock$/.test(run)) {
-      throw new UsageError(`--run: expected a name of letters, digits, '.', '_' and '-', such as llama-night-1, got '${run}'`)
-    }
     const { git, gitDir, head } = repository
     if (begun) await removeLocks(gitDir, run, [repository.root, worktree])
     if (begun) await forgetWorktree(gitDir, worktree)

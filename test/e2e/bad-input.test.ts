@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { World } from '../support/world.ts'
@@ -20,6 +20,13 @@ describe('bad input is one clear line and the right exit code', () => {
     ],
     ['a flag given twice', ['optimize', '--model', 'a.py', '--model', 'b.py'], /--model is given 2 times/],
     ['an unknown flag', ['optimize', '--modle', 'a.py'], /modle/],
+    [
+      'a run named out of its folder',
+      ['optimize', '--model', 'llama.py', '--run', '../../out'],
+      /--run: expected a name .*got '..\/..\/out'/,
+    ],
+    ['a value that is missing', ['optimize', '--model', 'llama.py', '--run', '-x'], /Not enough arguments following: run/],
+    ['a flag of another command', ['optimize', '--model', 'llama.py', '--op-file', 'op.py'], /Unknown arguments: op-file/],
     ['an unknown command', ['optimise'], /optimise/],
     ['an agent nobody knows', ['optimize', '--model', 'llama.py', '--agent', 'oracle', '--dry-run'], /--agent: expected .*got 'oracle'/],
     ['an experiment that is none', ['show', 'x'], /expected a run|number of an experiment/],
@@ -31,6 +38,10 @@ describe('bad input is one clear line and the right exit code', () => {
     expect(last).toMatch(/^autokernel: /)
     expect(stderr).not.toMatch(/^\s+at /m)
     expect([code, stdout]).toEqual([2, ''])
+  })
+
+  it('and no name of a run leads out of its folder', () => {
+    expect(existsSync(join(world.folder, 'out'))).toBe(false)
   })
 
   it('an unknown kernel is answered with the ones the model has', async () => {

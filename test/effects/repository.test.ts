@@ -52,11 +52,10 @@ describe('a folder where a run cannot start', () => {
     }
   })
 
-  it('has the branch already, a branch in the way, or a bad run name', async () => {
+  it('has the branch already, or a branch in the way', async () => {
     const folder = userRepository()
     await startRun(folder)
     await expect(startRun(folder)).rejects.toThrow(/exists already; choose another --run/)
-    for (const name of ['a b', '../x', 'a..b', 'x.lock', '-x', '']) await expect(startRun(folder, name)).rejects.toThrow(UsageError)
     const other = userRepository()
     git(other, 'branch', 'autokernel')
     await expect(startRun(other)).rejects.toThrow(/in the way/)

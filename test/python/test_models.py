@@ -120,13 +120,17 @@ def test_a_file_that_ends_the_process_is_an_error_and_no_end(tmp_path: Path) -> 
         load(tmp_path / "script.py")
 
 
-def test_a_model_may_import_its_neighbours(tmp_path: Path) -> None:
+def test_a_model_may_import_its_neighbours_and_nothing_is_written_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     (tmp_path / "its_layers.py").write_text("from torch import nn\nclass Layer(nn.Linear): pass\n")
     (tmp_path / "net.py").write_text(
         "from its_layers import Layer\nfrom torch import nn\nclass Net(nn.Sequential):\n"
         "    def __init__(self):\n        super().__init__(Layer(4, 4))\n"
     )
     assert output(load(tmp_path / "net.py", input_shape=[2, 4])).shape == (2, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["its_layers.py", "net.py"]
 
 
 INSISTS = """
