@@ -1,6 +1,6 @@
 /** Locks that die with their holder: flock on a file that this process keeps open. */
 import { spawn, spawnSync } from 'node:child_process'
-import { chmodSync, closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { chmodSync, closeSync, constants, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { EnvironmentError, TemporaryError, ToolError } from '../errors.ts'
 import { cannotWrite } from './files.ts'
@@ -128,12 +128,17 @@ function noFlock(cause: unknown): unknown {
   return new EnvironmentError('flock: expected on PATH, found none that works; install util-linux (macOS: brew install flock)', { cause })
 }
 
-/** Open for every user: where /tmp is protected, opening another user's file with O_CREAT is refused, without it is not. */
+/**
+ * Open for every user: where /tmp is protected, opening another user's file with O_CREAT is refused, without it is not.
+ * In such a folder anybody may lay a link to a file of ours, which would then be written over.
+ */
 function openShared(path: string): number {
   try {
-    return openSync(path, 'r+')
+    return openSync(path, constants.O_RDWR | constants.O_NOFOLLOW)
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw cannotWrite(path, error)
+    const code = error instanceof Error && 'code' in error ? error.code : null
+    if (code === 'ELOOP') throw new EnvironmentError(`${path}: expected a lock, found a symbolic link; remove it`, { cause: error })
+    if (code !== 'ENOENT') throw cannotWrite(path, error)
   }
   try {
     const fd = openSync(path, 'a+', 0o666)

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { Judge, type JudgeOptions } from '../../src/effects/judge.ts'
+import { DeviceFailed, Judge, type JudgeOptions } from '../../src/effects/judge.ts'
 import { EnvironmentError, ToolError } from '../../src/errors.ts'
 import { Target } from '../../src/schema.ts'
 import { tempFolder } from './temp.ts'
@@ -107,7 +107,9 @@ describe('the judge behind its pipe', () => {
 
   it('is ended when it does not answer in time', async () => {
     const { judge: to } = judge({ deadlinesMs: { check: 300 } })
-    expect(String(await failure(check(to, 'hang')))).toContain("did not answer 'check' within 0.3 s")
+    const error = await failure(check(to, 'hang'))
+    expect(error).toBeInstanceOf(DeviceFailed) // only a driver can hold it up that long
+    expect(String(error)).toContain("did not answer 'check' within 0.3 s")
     expect((await to.hello()).protocol).toBe(1)
   })
 

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { statSync, writeFileSync } from 'node:fs'
+import { readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { lockOwner, takeDeviceLock, takeRunLock } from '../../src/effects/lock.ts'
@@ -78,6 +78,15 @@ it('makes the device locks usable by every user of the machine', async () => {
   }
   expect(statSync(folder).mode & 0o7777).toBe(0o1777)
   expect(statSync(join(folder, 'cpu.lock')).mode & 0o777).toBe(0o666)
+})
+
+it('follows no link that somebody laid where a lock belongs, and writes nothing through it', async () => {
+  const folder = tempFolder()
+  const precious = join(folder, 'precious')
+  writeFileSync(precious, 'mine\n')
+  symlinkSync(precious, join(folder, 'cpu.lock'))
+  await expect(takeDeviceLock('cpu', () => {}, undefined, folder)).rejects.toThrow(/cpu\.lock: expected a lock, found a symbolic link/)
+  expect(readFileSync(precious, 'utf8')).toBe('mine\n')
 })
 
 it('says what to install where there is no flock, and where the folder cannot be used', () => {
