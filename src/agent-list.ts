@@ -1,6 +1,4 @@
 /** --agent, checked before anything slow begins: names, keys, programs, and prices where a limit must be kept. */
-import { DEFAULT_ANTHROPIC_MODEL } from './agents/anthropic.ts'
-import { DEFAULT_OPENAI_MODEL } from './agents/openai.ts'
 import { userPrices } from './config.ts'
 import { priceFor } from './core/prices.ts'
 import { keyFrom } from './effects/key-command.ts'
@@ -12,6 +10,9 @@ import { findProgram } from './program.ts'
 export type Provider = 'anthropic' | 'openai'
 /** What --key-command printed: handed on to the agents, and written nowhere. */
 export type Keys = Partial<Record<Provider, string>>
+
+const DEFAULT_ANTHROPIC_MODEL = 'claude-opus-5-5'
+const DEFAULT_OPENAI_MODEL = 'gpt-6.1-sol'
 
 export const KEY_VARIABLE: Record<Provider, string> = { anthropic: 'ANTHROPIC_API_KEY', openai: 'OPENAI_API_KEY' }
 const NAMES = /^(search|anthropic|openai|command|inbox|replay:.+)$/

@@ -7,8 +7,6 @@ import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'
 /** The stable half, and a conversation from its first repair on: most have none, and writing a cache costs twice the reading. */
 const CACHED = { cache_control: { type: 'ephemeral', ttl: '1h' } } as const
 
-export const DEFAULT_ANTHROPIC_MODEL = 'claude-opus-5-5'
-
 export function anthropicAgent(options: LlmOptions): Agent {
   const stallMs = options.patience?.stallMs ?? PATIENT.stallMs
   const client = new Anthropic({

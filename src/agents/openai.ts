@@ -6,8 +6,6 @@ import type { Reply } from './conversation.ts'
 import { explainApi, explainTransport, type Failure, fetchThatStalls, PATIENT, passing, STDERR_LOGGER } from './failure.ts'
 import { type Ask, type LlmOptions, llmAgent, maxOutputTokens } from './llm.ts'
 
-export const DEFAULT_OPENAI_MODEL = 'gpt-6.1-sol'
-
 /** A server of one's own is a small model more often than not, and those cannot write diffs: they get the whole file as their only format. */
 export function openaiAgent(options: LlmOptions): Agent {
   const format = options.editFormat ?? 'auto'
