@@ -2,6 +2,7 @@
  *
  * KILL_STATE names a file of zeros, shared by every process of the run as a struct state; KILL_ROOT is the user's repository.
  * KILL_AT is the number of the call to die before (0: only count), KILL_MODE who dies, KILL_TORN that half of a write is done first.
+ * With KILL_EVENTS it counts from when the journal had so many events, and if the next event comes before that call, death does too.
  * KILL_JOURNAL is the run's journal: the calendar clock moves by a minute with each event in it and stands still otherwise, so that
  * a run that was killed finds the times of one that was left alone. Clocks that only measure go on.
  */
@@ -53,15 +54,23 @@ static void die(void) {
   if (mode != DAEMON) kill(getpid(), SIGKILL);
 }
 
+/* True once, at the call to die before. */
+static int last_call(long number, long events, long since) {
+  if (target == 0) return 0;
+  if (target_events < 0) return number == target;
+  if (events < target_events || (events == target_events && since < target)) return 0;
+  return !atomic_exchange(&state->reached, 1);
+}
+
 /* True when this is the call that is to be cut in half. */
 static int boundary(const char *call, const char *path) {
-  long number = atomic_fetch_add(&state->count, 1) + 1;
+  long number = atomic_fetch_add(&state->count, 1) + 1, events = state->events, since = atomic_fetch_add(&state->since, 1) + 1;
   if (log_fd >= 0) {
     char line[2500];
-    int length = snprintf(line, sizeof line, "%ld\t%s%s\t%s\t%s\n", number, program, subcommand, call, path);
+    int length = snprintf(line, sizeof line, "%ld\t%ld\t%ld\t%s%s\t%s\t%s\n", number, events, since, program, subcommand, call, path);
     REAL(write)(log_fd, line, length);
   }
-  if (number != target) return 0;
+  if (!last_call(number, events, since)) return 0;
   if (torn && strcmp(call, "write") == 0 && (mode != DAEMON || state->daemon == getpid())) return 1;
   die();
   return 0;
@@ -84,7 +93,10 @@ ssize_t write(int fd, const void *bytes, size_t size) {
       REAL(write)(fd, bytes, size / 2);
       die();
     }
-    if (strcmp(path, journal) == 0 && is_event(bytes)) state->events++;
+    if (strcmp(path, journal) == 0 && is_event(bytes)) {
+      state->events++;
+      state->since = 0;
+    }
   }
   return REAL(write)(fd, bytes, size);
 }

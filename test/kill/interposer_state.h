@@ -26,6 +26,8 @@ struct synced {
 struct state {
   _Atomic long count;
   _Atomic long events; /* in the journal, but for starts */
+  _Atomic long since; /* calls since the last of them */
+  _Atomic int reached;
   _Atomic int daemon;
   struct synced files[2];
 };
@@ -35,7 +37,7 @@ enum { EPOCH = 1767225600, STEP = 60 }; /* 2026-01-01 */
 static struct state *state, *shared_clock;
 static const char *root, *journal, *program = "node";
 static char subcommand[64];
-static long target;
+static long target, target_events; /* target_events: < 0 where target counts from the start */
 static int mode, torn, log_fd = -1;
 
 /* Found once, at the start: dlsym takes a lock, and a child of vfork that was killed with it would leave it to its parent. */
@@ -79,6 +81,7 @@ __attribute__((constructor)) static void begin(void) {
   journal = getenv("KILL_JOURNAL");
   if (!path || !root || !journal) return;
   target = number("KILL_AT");
+  target_events = getenv("KILL_EVENTS") ? number("KILL_EVENTS") : -1;
   mode = number("KILL_MODE");
   torn = number("KILL_TORN");
   int fd = open(path, O_RDWR | O_CLOEXEC);

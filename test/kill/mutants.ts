@@ -8,7 +8,7 @@ export type Mutant = {
   without: string
   file: string // of dist/
   edits: [from: string, to: string][]
-  kill: Omit<Kill, 'at'> | 'moved' // moved: nobody is killed, but somebody moves the branch
+  kill: Omit<Kill, 'at' | 'events'> | 'moved' // moved: nobody is killed, but somebody moves the branch
   kinds: RegExp // of the boundaries to try, the last ones first
 }
 

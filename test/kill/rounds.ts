@@ -2,16 +2,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { chance } from '../support/make.ts'
 import { expectJournalledFirst, expectUndisturbed, type Result } from './after.ts'
-import { type Ended, type Kill, Scene } from './scene.ts'
+import { type Boundary, type Ended, type Kill, Scene } from './scene.ts'
 import type { Stage } from './stage.ts'
 
-/** One start that is killed; then it is started again until it ends by itself. */
-export type Round = { name: string; kill: Kill | null; afterMs: number | null; again: Kill | null }
+/** One start that is killed; then so many that are killed `again`; then it is started until it ends by itself. */
+export type Round = { name: string; kill: Kill | null; afterMs: number | null; again: Kill[] }
 
 export const ALL = process.env.AUTOKERNEL_KILL === 'all'
 export const SEED = Number(process.env.AUTOKERNEL_KILL_SEED ?? 1)
-const AT_ONCE = 2
-const MAX_STARTS = 4
+const AT_ONCE = 3 // on two cores: each waits now and then, for the judge or a child
+const ONLY = process.env.AUTOKERNEL_KILL_ONLY
+const MAX_STARTS = 4 // of which nobody was killed
 
 /** A boundary by what it is, not by whose object or which process: `git-reset write .git/worktrees/worktree/index.lock`. */
 export const kindOf = (boundary: string): string =>
@@ -23,19 +24,34 @@ export const kindOf = (boundary: string): string =>
     .replace(/night\/\d+/, 'night/N')
 
 /** Every boundary, or one of each kind, which `seed` chooses. */
-export function boundaries(log: string[], all: boolean, seed: number, wanted: RegExp = /./): number[] {
-  const numbered = log.map((boundary, i) => ({ at: i + 1, kind: kindOf(boundary) })).filter(({ kind }) => wanted.test(kind))
-  if (all) return numbered.map(({ at }) => at)
+export function boundaries(log: Boundary[], all: boolean, seed: number, wanted: RegExp = /./): Boundary[] {
+  const those = log.filter(({ what }) => wanted.test(kindOf(what)))
+  if (all) return those
   const random = chance(seed)
-  const kinds = new Map<string, typeof numbered>()
-  for (const one of numbered) kinds.set(one.kind, [...(kinds.get(one.kind) ?? []), one])
-  return [...kinds.values()].map((same) => same[Math.floor(random() * same.length)]?.at ?? 0)
+  const kinds = new Map<string, Boundary[]>()
+  for (const one of those) kinds.set(kindOf(one.what), [...(kinds.get(kindOf(one.what)) ?? []), one])
+  return [...kinds.values()].flatMap((same) => same[Math.floor(random() * same.length)] ?? [])
 }
 
-/** Plays rounds two at a time and tells of every one that failed. */
-export async function playAll<T extends { name: string }>(rounds: T[], play: (round: T) => Promise<void>): Promise<void> {
-  const left = [...rounds]
+/** The daemon's death at every boundary in a quarter of the rounds: each start dies about a quarter of a run later than the last. */
+export function chains(log: Boundary[]): (Round & { meant: Boundary[] })[] {
+  const apart = Math.ceil(log.length / 4)
+  return log.slice(0, apart).map((first, i) => {
+    const meant = log.filter((_, j) => j % apart === i)
+    const again = meant.slice(1).map(({ since, events }): Kill => ({ at: since, events, who: 'daemon', torn: false }))
+    return { ...killedAt(first, 'daemon'), name: `daemon at ${meant.map(({ number }) => number).join(', ')}`, again, meant }
+  })
+}
+
+export function killedAt({ number }: Boundary, who: Kill['who'], torn = false): Round {
+  return { name: `${who} at ${number}`, kill: { at: number, events: null, who, torn }, afterMs: null, again: [] }
+}
+
+/** Plays rounds a few at a time and tells of every one that failed; AUTOKERNEL_KILL_ONLY has the name of one to play alone. */
+export async function playAll<T extends { name: string }>(rounds: T[], play: (round: T) => Promise<unknown>): Promise<void> {
+  const left = rounds.filter(({ name }) => ONLY === undefined || name === ONLY)
   const failures: string[] = []
+  const [began, count] = [performance.now(), left.length]
   const worker = async (): Promise<void> => {
     for (let round = left.shift(); round !== undefined; round = left.shift()) {
       const { name } = round
@@ -46,25 +62,31 @@ export async function playAll<T extends { name: string }>(rounds: T[], play: (ro
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, worker))
-  if (failures.length > 0) throw new Error(`${failures.length} of ${rounds.length} rounds failed (seed ${SEED})\n${failures.join('\n\n')}`)
+  if (ALL) process.stderr.write(`${count} rounds, ${failures.length} failed, ${Math.round((performance.now() - began) / 1000)} s\n`)
+  if (failures.length > 0) throw new Error(`${failures.length} of ${count} rounds failed (seed ${SEED})\n${failures.join('\n\n')}`)
 }
 
-export async function playRound(stage: Stage, reference: Result, round: Round, program?: string): Promise<void> {
+/** Tells at which boundary each of its kills found the run; '' where the run came to its end before. */
+export async function playRound(stage: Stage, reference: Result, round: Round, program?: string): Promise<string[]> {
   const scene = new Scene(stage, program)
   let last = await scene.start(round.kill, round.afterMs === null ? undefined : (pid) => void killLater(pid, round.afterMs ?? 0))
-  const first = last
+  const died = [last.died]
   try {
     await expectJournalledFirst(scene)
     for (let starts = 1; last.code !== 0; starts++) {
-      if (starts === MAX_STARTS) throw new Error(`the run does not come to its end:\n${last.output}`)
-      last = await scene.start(starts === 1 ? round.again : null)
+      if (starts === MAX_STARTS + round.again.length) throw new Error(`the run does not come to its end:\n${last.output}`)
+      last = await scene.start(round.again[starts - 1] ?? null)
+      if (starts <= round.again.length) died.push(last.died)
       await expectJournalledFirst(scene)
     }
     await expectUndisturbed(scene, reference)
   } catch (error) {
-    throw new Error(`died at ${first.died || first.signal}; ${text(error)}\nits last words: ${lastWords(last)}`, { cause: error })
+    throw new Error(`died at ${died.join(', then at ') || last.signal}; ${text(error)}\nits last words: ${lastWords(last)}`, {
+      cause: error,
+    })
   }
   scene.remove()
+  return died
 }
 
 async function killLater(pid: number, ms: number): Promise<void> {

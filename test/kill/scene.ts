@@ -7,9 +7,13 @@ import { IDEAS, MODEL, type Stage } from './stage.ts'
 
 /** Who dies at the boundary: as the interposer's enum. `power`: everything, and what was not synced is lost. */
 const MODES = { daemon: 0, power: 1, caller: 2 } as const
-export type Kill = { at: number; who: keyof typeof MODES; torn: boolean }
+/** `at`: its number since the start, or since the journal had so many `events`; where those are fewer this time, the next one. */
+export type Kill = { at: number; events: number | null; who: keyof typeof MODES; torn: boolean }
 
-export type Ended = { code: number | null; signal: NodeJS.Signals | null; output: string; boundaries: number; died: string }
+/** A call of a start: how many there were by then, since the start and since the journal had `events`; program, call and path. */
+export type Boundary = { number: number; events: number; since: number; what: string }
+
+export type Ended = { code: number | null; signal: NodeJS.Signals | null; output: string; died: string } // died: at which boundary, or of which signal
 
 const LIMIT_MS = 60_000 // an undisturbed run takes two seconds
 
@@ -63,6 +67,7 @@ export class Scene {
           KILL_STATE: state,
           KILL_LOG: log,
           ...(kill && { KILL_AT: String(kill.at), KILL_MODE: String(MODES[kill.who]), KILL_TORN: kill.torn ? '1' : '0' }),
+          ...(kill && kill.events !== null && { KILL_EVENTS: String(kill.events) }),
         },
       },
     )
@@ -81,20 +86,30 @@ export class Scene {
       child.once('close', (...how) => resolve(how)),
     )
     clearTimeout(hung)
-    const boundaries = Number(readFileSync(state).readBigInt64LE(0))
-    return { code, signal, output, boundaries, died: kill ? (this.log()[kill.at - 1] ?? '') : '' }
+    return { code, signal, output, died: kill ? (this.log().find((boundary) => reached(boundary, kill))?.what ?? '') : (signal ?? '') }
   }
 
-  /** Every boundary of the last start, in order: program, call, path. */
-  log(): string[] {
+  /** Every boundary of the last start, in order. */
+  log(): Boundary[] {
     const lines = readFileSync(join(this.aside, `log-${this.starts}`), 'utf8')
       .split('\n')
       .filter(Boolean)
-    const numbered = lines.map((line): [number, string] => [Number.parseInt(line, 10), line.slice(line.indexOf('\t') + 1)])
-    return numbered.sort(([a], [b]) => a - b).map(([, line]) => line.replaceAll(`${this.folder}/`, ''))
+    const boundaries = lines.map((line): Boundary => {
+      const [number, events, since, ...what] = line.split('\t')
+      return {
+        number: Number(number),
+        events: Number(events),
+        since: Number(since),
+        what: what.join('\t').replaceAll(`${this.folder}/`, ''),
+      }
+    })
+    return boundaries.sort((a, b) => a.number - b.number)
   }
 
   remove(): void {
     for (const folder of [this.folder, this.aside]) rmSync(folder, { recursive: true, force: true })
   }
 }
+
+const reached = (boundary: Boundary, { at, events }: Kill): boolean =>
+  events === null ? boundary.number === at : boundary.events > events || (boundary.events === events && boundary.since >= at)

@@ -1,6 +1,6 @@
 /** What all kill rounds share: the interposer, the recorded judge, a recorded profile and ideas, and a user's repository to copy. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { FORMAT, JournalFile } from '../../src/effects/journal.ts'
@@ -36,10 +36,11 @@ export async function setStage(): Promise<Stage> {
   await listening(judge)
   const python = join(folder, 'python')
   writeFileSync(python, standIn(socket, join(folder, 'profile.json')), { mode: 0o755 })
-  const template = join(folder, 'template')
+  const places = realpathSync(mkdtempSync(join(inMemory() ?? tmpdir(), 'autokernel-kill-')))
+  const template = join(places, 'template')
   await makeTemplate(template)
-  let places = 0
-  const newPlace = () => join(folder, `place-${++places}`)
+  let count = 0
+  const newPlace = () => join(places, `place-${++count}`)
   return {
     interposer,
     python,
@@ -51,11 +52,21 @@ export async function setStage(): Promise<Stage> {
     newPlace,
     times: `${socket}.times`,
     close: async () => {
-      const gone = new Promise((resolve) => judge.once('close', resolve))
+      const closed = new Promise((resolve) => judge.once('close', resolve))
       judge.stdin?.end()
-      await gone
-      rmSync(folder, { recursive: true, force: true })
+      await closed
+      for (const gone of [folder, places]) rmSync(gone, { recursive: true, force: true })
     },
+  }
+}
+
+/** Hundreds of repositories are written and synced. Programs stay out of it: nothing may be executed there in many containers. */
+function inMemory(): string | null {
+  try {
+    const { bavail, bsize } = statfsSync('/dev/shm')
+    return bavail * bsize > 2 ** 30 ? '/dev/shm' : null
+  } catch {
+    return null
   }
 }
 
