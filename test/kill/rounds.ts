@@ -33,11 +33,11 @@ export function boundaries(log: Boundary[], all: boolean, seed: number, wanted: 
   return [...kinds.values()].flatMap((same) => same[Math.floor(random() * same.length)] ?? [])
 }
 
-/** The daemon's death at every boundary in a quarter of the rounds: each start dies about a quarter of a run later than the last. */
-export function chains(log: Boundary[]): (Round & { meant: Boundary[] })[] {
-  const apart = Math.ceil(log.length / 4)
-  return log.slice(0, apart).map((first, i) => {
-    const meant = log.filter((_, j) => j % apart === i)
+/** The daemon's death at every boundary, so many in each round: each start dies a good part of a run later than the last. */
+export function chains(all: Boundary[], kills: number): (Round & { meant: Boundary[] })[] {
+  const apart = Math.ceil(all.length / kills)
+  return all.slice(0, apart).map((first, i) => {
+    const meant = all.filter((_, j) => j % apart === i)
     const again = meant.slice(1).map(({ since, events }): Kill => ({ at: since, events, who: 'daemon', torn: false }))
     return { ...killedAt(first, 'daemon'), name: `daemon at ${meant.map(({ number }) => number).join(', ')}`, again, meant }
   })

@@ -50,6 +50,7 @@ export class Scene {
     const child = spawn(
       process.execPath,
       [
+        '--no-opt', // it costs more than it gives in the second or two that a start has
         this.program,
         ...['optimize', '--model', MODEL, '--run', RUN, '--agent', 'replay:tape', '--device', 'cpu', '--sandbox', 'none'],
         ...['--python', this.stage.python, ...limits],

@@ -35,7 +35,7 @@ export async function setStage(): Promise<Stage> {
   const judge = spawn(PYTHON, [join(KILL, 'recorded_judge.py'), socket], { stdio: ['pipe', 'pipe', 'ignore'] })
   await listening(judge)
   const python = join(folder, 'python')
-  writeFileSync(python, standIn(socket, join(folder, 'profile.json')), { mode: 0o755 })
+  writeFileSync(python, standIn(socket, join(folder, 'recorded')), { mode: 0o755 })
   const places = realpathSync(mkdtempSync(join(inMemory() ?? tmpdir(), 'autokernel-kill-')))
   const template = join(places, 'template')
   await makeTemplate(template)
@@ -77,14 +77,17 @@ function listening(judge: ChildProcess): Promise<void> {
   })
 }
 
-/** The program that --python names. The first profile is taken for real, and is everybody's from then on. */
-const standIn = (socket: string, profile: string): string => `#!/bin/sh
-case "$1" in
-*/bench.py) exec ${PYTHON} -IS ${join(KILL, 'judge_client.py')} ${socket} ;;
-*/profile_model.py)
+/** The program that --python names. What it says of itself and the first profile are asked for in earnest, and are everybody's from then on. */
+const standIn = (socket: string, recorded: string): string => `#!/bin/sh
+case "$*" in
+*/bench.py*) exec ${PYTHON} -IS ${join(KILL, 'judge_client.py')} ${socket} ;;
+*importlib.metadata*)
+  if ! [ -f ${recorded}.facts ]; then ${PYTHON} "$@" > ${recorded}.$$ && mv ${recorded}.$$ ${recorded}.facts; fi
+  exec cat ${recorded}.facts ;;
+*/profile_model.py*)
   for out; do :; done
-  if [ -f ${profile} ]; then exec cp ${profile} "$out"; fi
-  ${PYTHON} "$@" && cp "$out" ${profile}.$$ && mv ${profile}.$$ ${profile} ;;
+  if [ -f ${recorded}.profile ]; then exec cp ${recorded}.profile "$out"; fi
+  ${PYTHON} "$@" && cp "$out" ${recorded}.$$ && mv ${recorded}.$$ ${recorded}.profile ;;
 *) exec ${PYTHON} "$@" ;;
 esac
 `
