@@ -88,7 +88,9 @@ def gpu_state() -> dict[str, Any]:
 def _through_nvml() -> dict[str, Any]:
     pynvml = importlib.import_module("pynvml")  # present on most GPU hosts, a dependency on none
     pynvml.nvmlInit()
-    device = pynvml.nvmlDeviceGetHandleByIndex(_device_index())
+    first = _first_device()
+    by_name = pynvml.nvmlDeviceGetHandleByUUID
+    device = pynvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else by_name(first)
     return {
         "sm_mhz": pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM),
         "temperature": pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU),
@@ -99,7 +101,7 @@ def _through_nvml() -> dict[str, Any]:
 
 def _through_smi() -> dict[str, Any]:
     query = "clocks.sm,temperature.gpu,clocks_throttle_reasons.active"
-    command = ["nvidia-smi", f"--id={_device_index()}", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--id={_first_device()}", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
         text = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
         clock, temperature, throttle = (part.strip() for part in text.strip().split(","))
@@ -107,9 +109,9 @@ def _through_smi() -> dict[str, Any]:
     return {}
 
 
-def _device_index() -> int:
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    return int(first) if first.isdigit() else 0
+def _first_device() -> str:
+    """The one that is measured on: its number or its UUID."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
 
 
 def gpu_verdict(state: dict[str, Any], ours: int) -> str | None:
