@@ -93,6 +93,13 @@ export class Vigil {
     }
   }
 
+  /** Somebody wants the run paused whatever becomes of the device. */
+  hold(): void {
+    if (this.#looking) this.#watch.say('it stays paused, whether the device works or not')
+    this.#why = null
+    this.close()
+  }
+
   close(): void {
     this.#looking?.abort()
     this.#looking = null

@@ -19,7 +19,9 @@ type Running = { folder: RunFolder; pid: string; state: State | null }
 export async function pause(name: string | undefined, io: Io): Promise<number> {
   const running = await runningRun(name, io)
   const { folder, state } = running
-  if (state?.paused) return say(io, running, `${folder.name} is paused already; go on with: autokernel resume ${folder.name}`)
+  // One that waits for its device would go on by itself.
+  const already = `${folder.name} is paused already; go on with: autokernel resume ${folder.name}`
+  if (state?.paused) return give(io, running, { order: 'pause' }, already)
   refuseAtTheEnd(running, 'paused')
   const hold = state ? 'what is being measured is cut off and will be measured again' : 'it pauses as soon as its plan is made'
   return give(io, running, { order: 'pause' }, `pausing ${folder.name}: ${hold}; the device will be free and the clock stands still`)

@@ -115,7 +115,10 @@ async function work(
       if (event.type === 'started') {
         // Not before: starting takes back an earlier stop.
         if (interrupted.aborted) onInterrupt()
-        control.listen((order) => inbox.put(orderedBy(order)))
+        control.listen((order) => {
+          if (order.order === 'pause') vigil.hold()
+          inbox.put(orderedBy(order))
+        })
       }
       if (finishes(event) || now.paused !== latest.paused) news.alive(!now.paused)
       const { judging } = latest

@@ -101,3 +101,18 @@ it('Ctrl-C ends a run that waits for its device within 5 s', async () => {
   expect(await ended).toMatchObject({ code: 130 })
   expect(performance.now() - at).toBeLessThan(5000)
 }, 60_000)
+
+it('a run that waits for its device and is told to pause goes on when it is told to, and not when the device is back', async () => {
+  const run = failing()
+  const { ended } = run.start(run.fresh('--max-experiments', '3'))
+  await run.until(() => run.settled() === 1)
+  run.fails('gone')
+  await run.until(() => /looking again in/.test(run.said))
+  expect((await run.say('pause')).stdout).toMatch(/^night is paused already/)
+  await run.until(() => /it stays paused, whether the device works or not/.test(run.said))
+  run.works()
+  expect((await run.say('resume')).stdout).toMatch(/^night goes on where it was paused/)
+  expect(await ended).toMatchObject({ code: 0 })
+  expect(run.said).not.toMatch(/the device works again/)
+  expect(run.judged()).toEqual(undisturbed)
+}, 90_000)
