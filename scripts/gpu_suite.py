@@ -1,6 +1,6 @@
-"""Judges both corpora and every starter on this machine's GPU, without pytest or Node: a table last, JSON on request.
+"""Judges all corpora and every starter on this machine's GPU, without pytest or Node: a table last, JSON on request.
 
-    python scripts/gpu_suite.py [--only cheats|honest|starters]... [--named TEXT]... [--share 1/3] [--json FILE]
+    python scripts/gpu_suite.py [--only cheats|honest|hostile|starters]... [--named TEXT]... [--share 1/3] [--json FILE]
 
 Needs torch, triton and the repository. `--named` takes those with the text in their names, `--share 1/3` every third
 kernel from the first on, for machines that are lent for minutes; `--device cpu` needs no GPU. Exits 1 when a cheat was
@@ -25,8 +25,9 @@ import corpus  # noqa: E402
 from corpus import Kernel  # noqa: E402
 from judge_client import Client  # noqa: E402
 
-SECTIONS = ("cheats", "honest", "starters")
+SECTIONS = ("cheats", "honest", "hostile", "starters")
 BACKENDS = {"cuda": ("triton", "cuda"), "cpu": ("cpp",)}
+NORMAL = Kernel(ROOT / "kernels" / "rmsnorm" / "starter_triton.py", "rmsnorm", "cuda", False, None)
 HURRIED = ("--call-timeout", "10", "--build-timeout", "60")  # else each hanging cheat costs minutes
 
 
@@ -89,7 +90,13 @@ def _named(items: list[Any], texts: list[str]) -> list[Any]:
 
 
 def _one(client: Client, section: str, kernel: Kernel, on_gpu: bool) -> str:
-    return corpus.turned_away(client, kernel, on_gpu) if section == "cheats" else corpus.passes(client, kernel)
+    if section == "honest":
+        return corpus.passes(client, kernel)
+    problem = corpus.turned_away(client, kernel, on_gpu)
+    if section == "hostile" and not problem:
+        problem = corpus.passes(client, NORMAL, "bf16")
+        return f"the next one: {problem}" if problem else ""
+    return problem
 
 
 def main() -> int:

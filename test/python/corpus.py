@@ -1,4 +1,4 @@
-"""The two corpora: kernels that cheat, with what must come of each, and honest ones that must pass. Needs no pytest."""
+"""The corpora: kernels that cheat or harm, with what must come of each, and honest ones that must pass. No pytest."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Kernel:
     op: str
     device: str  # 'cpu', 'cuda', or 'any'
     slow: bool  # longer to build than the corpus waits for the others
-    expect: tuple[str, str, str] | None  # phase, verdict and words of the detail, of a cheat
+    expect: tuple[str, str, str] | None  # phase, verdict and words of the detail, where it must be turned away
 
 
 def listed(folder: str) -> list[Kernel]:
-    return [_read(path, folder == "cheats") for path in sorted((FIXTURES / folder).glob("*.py"))]
+    return [_read(path, folder != "honest") for path in sorted((FIXTURES / folder).glob("*.py"))]
 
 
 def runs_on(kernel: Kernel, device: str) -> bool:
     return kernel.device in ("any", device)
 
 
-def _read(path: Path, cheat: bool) -> Kernel:
+def _read(path: Path, bad: bool) -> Kernel:
     text = path.read_text()
     named = {name: re.search(rf'^{name} = "?(\w+)"?', text, re.MULTILINE) for name in ("KERNEL_TYPE", "DEVICE", "SLOW")}
     op, device = named["KERNEL_TYPE"], named["DEVICE"]
     expect = EXPECT.search(text)
-    if op is None or (cheat and expect is None):
-        raise ValueError(f"{path.name}: expected a KERNEL_TYPE, and of a cheat a line 'expect: check|time verdict'")
-    said = (expect.group(1), expect.group(2), expect.group(3) or "") if cheat and expect else None
+    if op is None or (bad and expect is None):
+        raise ValueError(f"{path.name}: expected a KERNEL_TYPE, and of a bad one a line 'expect: check|time verdict'")
+    said = (expect.group(1), expect.group(2), expect.group(3) or "") if bad and expect else None
     return Kernel(path, op.group(1), device.group(1) if device else "any", named["SLOW"] is not None, said)
 
 
