@@ -58,7 +58,6 @@ class Pool:
         ours, theirs = socket.socketpair()
         command = [sys.executable, str(BENCH / "zygote.py"), str(theirs.fileno()), *(["--triton"] if self.gpu else [])]
         environment = {**os.environ, **THREADS_WAIT_QUIETLY, **STEADY_MALLOC}
-        environment["TRITON_CACHE_DIR"] = str(self.work / "cache" / "zygote")
         self.zygote = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

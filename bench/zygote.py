@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 from typing import Any
 
 import candidate
@@ -54,16 +53,17 @@ def main() -> None:
 
 def _prepare_triton() -> None:
     """What Triton does once in each process, whatever the kernel: it reads its own 400 MB library for the keys of its
-    compile cache, asks where libcuda is, and has its driver's C part compiled. Children inherit the answers.
+    compile cache, and imports at the first launch what few kernels need. Children inherit it.
     """
     for module, name in (
         ("triton.runtime.cache", "triton_key"),
         ("triton.compiler.compiler", "triton_key"),  # its place before Triton 3.5
-        ("triton.backends.nvidia.driver", "CudaUtils"),
+        ("triton.experimental.gluon", None),
     ):
         with contextlib.suppress(Exception):  # then each child does it for itself
-            getattr(importlib.import_module(module), name)()
-    tempfile.tempdir = None  # compiling asked for it, and children have one of their own
+            found = importlib.import_module(module)
+            if name:
+                getattr(found, name)()
 
 
 def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int) -> None:
