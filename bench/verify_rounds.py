@@ -9,7 +9,7 @@ from typing import Any
 import disturbance
 import torch
 from compared import FORWARD_S, Comparison, Failed
-from model_child import probe
+from model_child import fingerprint
 from worker import JudgeError, Worker, WorkerFailed
 
 VISIT_S = {True: 0.05, False: 0.25}
@@ -70,7 +70,8 @@ def _round(
             keep = rng.randrange(passes)
             sequence[keep] = kept_set
             watch.begin(worker.pid)
-            seconds, receipt, places = _visit(worker, sequence, keep, rng)
+            secret = rng.getrandbits(62)
+            seconds, receipt = _visit(worker, sequence, keep, secret)
             watch.end()
             outputs[side] = compared.fetch(worker)
             if not compared.gpu:
@@ -79,7 +80,7 @@ def _round(
             if side == "optimized":
                 raise Failed(f"the optimized model ended in a {failure.kind}: {failure.detail}") from failure
             raise JudgeError(f"the {side} model: {failure.detail}") from failure
-        if b"".join(probe(t, places) for t in outputs[side]).hex() != receipt:
+        if fingerprint(outputs[side], secret) != receipt:
             raise Failed(f"{side}: the output was not finished when the clock stopped")
         ms[side].append(1e3 * seconds / passes)
     compared.intact()
@@ -89,19 +90,18 @@ def _round(
 
 
 def _passes(worker: Worker, gpu: bool) -> int:
-    own = float(worker.ask({"do": "visit", "order": [0], "keep": 0, "probes": [0.0]}, FORWARD_S)["seconds"])
+    own = float(worker.ask({"do": "visit", "order": [0], "keep": 0, "secret": 0}, FORWARD_S)["seconds"])
     return max(1, min(64, round(VISIT_S[gpu] / max(own, 1e-6))))
 
 
-def _visit(worker: Worker, sequence: list[int], keep: int, rng: random.Random) -> tuple[float, str, list[float]]:
+def _visit(worker: Worker, sequence: list[int], keep: int, secret: int) -> tuple[float, str]:
     """The judge's seconds, or the process's own where the two agree: that one leaves out our message's way."""
-    places = [rng.random() for _ in range(16)]
     began = time.monotonic_ns()
-    answer = worker.ask({"do": "visit", "order": sequence, "keep": keep, "probes": places}, FORWARD_S)
+    answer = worker.ask({"do": "visit", "order": sequence, "keep": keep, "secret": secret}, FORWARD_S)
     wall = (time.monotonic_ns() - began) / 1e9
     own = answer.get("seconds")
     agrees = isinstance(own, float) and abs(wall - own) <= AGREE_SHARE * wall + AGREE_S
-    return (own if agrees and isinstance(own, float) else wall), str(answer.get("receipt", "")), places
+    return (own if agrees and isinstance(own, float) else wall), str(answer.get("receipt", ""))
 
 
 def _same(outputs: dict[str, list[torch.Tensor]], error: dict[str, float]) -> None:
