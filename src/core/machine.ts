@@ -58,8 +58,10 @@ function react(state: State, event: Event): Step {
     case 'confirmed': {
       if (judging.phase !== 'confirming') return only(state)
       const { experiment, verdict, check, rounds } = judging
-      const confirmed = event.timing?.failure ? null : event.timing
-      return settle(state, experiment, verdict, { check, rounds, confirmed, counters: event.counters }, event)
+      const failure = event.timing?.failure ?? null
+      const broken = failure?.side === 'candidate' ? failed(failure.kind, failure.detail) : null
+      const measured = { check, rounds, confirmed: failure ? null : event.timing, counters: event.counters }
+      return settle(state, experiment, broken ?? verdict, measured, event)
     }
     case 'declined':
       return declined(state, event)

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { finished } from '../../src/core/machine.ts'
 import type { Answer, Happened } from '../../src/types.ts'
-import { check, FREE, sha } from '../support/make.ts'
+import { check, FREE, sha, timing } from '../support/make.ts'
 import { kinds, Play } from '../support/play.ts'
 
 describe('a run', () => {
@@ -36,6 +36,30 @@ describe('a run', () => {
       targets: { rmsnorm: { incumbent: sha(201), keeps: 1, latency: { us: 80 } } },
     })
     expect(finished(play.state)).toBe(true)
+  })
+
+  it.each<[string, 'wrong' | 'crash' | 'suspect']>([
+    ['is found wrong', 'wrong'],
+    ['crashes', 'crash'],
+    ['is accused of not making its calls', 'suspect'],
+  ])('keeps no kernel that %s where the winner is measured anew', (_, kind) => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    play.judge(1, 80)
+    const failure = { side: 'candidate', kind, detail: 'while being timed' } as const
+    const [settle] = play.happen({ type: 'confirmed', number: 1, timing: timing([], failure) })
+    expect(settle).toMatchObject({ type: 'settle', row: { status: kind }, message: null })
+  })
+
+  it('keeps one beside which only a baseline fails where the winner is measured anew', () => {
+    const play = new Play(['rmsnorm'])
+    play.begin()
+    play.answer('a')
+    play.judge(1, 80)
+    const failure = { side: 'eager', kind: 'crash', detail: 'out of memory' } as const
+    const [settle] = play.happen({ type: 'confirmed', number: 1, timing: timing([], failure) })
+    expect(settle).toMatchObject({ type: 'settle', row: { status: 'keep' } })
   })
 
   it.each<[string, number | 'wrong', string]>([
