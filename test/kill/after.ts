@@ -112,6 +112,17 @@ async function expectHonestVerdicts({ folder, journal }: Scene): Promise<void> {
   }
 }
 
+/** Whether two crashes cut off one measurement, which is then given up: only so does a result show when the run was killed. */
+export async function wasGivenUp({ folder, journal }: Scene): Promise<boolean> {
+  const { header, events } = await readJournal(journal)
+  const { run } = startOf(header, runFolder(folder, RUN))
+  const given = rowsOf(run, events).filter(({ status }) => status === 'interrupted')
+  return given.some(({ experiment }) => {
+    const at = (type: 'committed' | 'settled') => events.findIndex((event) => event.type === type && event.number === experiment)
+    return events.slice(at('committed'), at('settled')).filter(({ type }) => type === 'started').length === 2
+  })
+}
+
 /** No process of the run is left. One that was told to end has a moment to do so. */
 async function expectNobodyIn(folder: string): Promise<void> {
   const until = performance.now() + 5000
