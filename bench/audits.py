@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from clock import WAY_S
 from windows import TimedCase
 
 FLOOR_S = {True: 5e-6, False: 50e-6}  # on a GPU and on a CPU, where a thread needs as long to wake
-WAY_S = {True: 300e-6, False: 0.0}  # of a batch: by so much the messages of one process are slower than another's
 SHARE = 0.5  # of the usual time, on top of what an audit costs others: skipping a third of the calls shows
 ALONE_SHARE = 1.5  # where there are no others
 

@@ -26,6 +26,7 @@ from worker import Worker, WorkerFailed
 BATCH_S = {True: 0.006, False: 0.025}  # seconds a batch should last, on a GPU and on a CPU
 # After a pause the first tens of milliseconds are slower, by up to 2x on a virtual CPU: they are run and not counted.
 LEAD_IN_S = {True: 0.015, False: 0.040}
+WAY_S = {True: 300e-6, False: 0.0}  # of a batch: by so much the messages of one process are slower than another's
 MOST_CALLS = {True: 500, False: 20000}  # recording costs a launch from Python each
 LEAST_SHARE = 0.01  # of what the clock saw, where a batch costs hardly more than an empty one
 # For so long judge and candidate ask for each other's message instead of sleeping, where there are processors to spare.

@@ -12,7 +12,8 @@ import torch
 import workers
 from clock import TimingFailed
 from correctness import Limits
-from timing import Stopwatch, counted_us
+from counted import counted_us
+from timing import Stopwatch
 from worker import Worker, WorkerFailed, end
 
 EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}

@@ -7,7 +7,6 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import proof
@@ -16,6 +15,7 @@ from audits import Audit, Audits
 from calibration import Calibrations
 from clock import LEAD_IN_S, Batch, Clock, TimingFailed
 from correctness import Limits
+from counted import Visit, VisitsOf
 from disturbance import CpuWatch
 from proof import Claim
 from windows import TimedCase
@@ -26,39 +26,8 @@ from op import Op
 BATCHES = 3  # in a visit; their median counts
 LONG_S = 0.100  # batches longer than this are not repeated within a visit
 AUDITS = 5  # of which the fastest counts
-LIE_SHARE = 0.003  # less than the judge's shortest batch by more than this no GPU's own clock may say
 LYING_SHARE, LYING_S = 0.25, 1e-3  # a clock this far ahead of the judge's, on a quiet machine, is no accident
 CHECK_SHARE = 1 / 3  # of the claims after the first round that are compared with the reference
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Seconds a call takes: the median of a few batches, and the shortest of them by the judge's clock."""
-
-    usual_s: float
-    shortest_s: float
-
-
-VisitsOf = dict[str, list[list[Visit]]]  # of each side, case by case: one round
-
-
-def counted_us(rounds: Sequence[VisitsOf], gpu: bool) -> list[dict[str, list[list[float]]]]:
-    """What counts of each visit, in microseconds, round by round.
-
-    On a CPU it is the judge's clock, which is never too short. On a GPU it is the process's own, the device's events:
-    they leave out the way of the messages, by which processes differ more than by anything else. Whoever lies with them
-    gains next to nothing, since no visit counts for less than the side's shortest batch that the judge's clock saw.
-    """
-
-    def counted(side: str, at: int, visits: list[Visit]) -> list[float]:
-        shortest_s = min(visit.shortest_s for one in rounds for visit in one[side][at])
-        least_s = (1 - LIE_SHARE) * shortest_s if gpu else 0.0
-        return [1e6 * max(visit.usual_s, least_s) for visit in visits]
-
-    return [
-        {side: [counted(side, at, visits) for at, visits in enumerate(cases)] for side, cases in one.items()}
-        for one in rounds
-    ]
 
 
 class Stopwatch:
@@ -123,7 +92,7 @@ class Stopwatch:
             for at, timed in enumerate(self.cases):
                 visit = self._visit(side, worker, timed, claims, watch, share=1.0 if at == 0 else 0.25)
                 if not visits[side][at]:
-                    self._audit(side, worker, timed, max(visit.usual_s, visit.shortest_s), claims, watch)
+                    self._audit(side, worker, timed, max(visit.usual_s, visit.shortest_s) / timed.count, claims, watch)
                 visits[side][at].append(visit)
             watch.end()
             self._rest(side, worker)
@@ -157,8 +126,8 @@ class Stopwatch:
                 f"{self.op.name} {list(timed.case.shape)}: its own clock says {1e3 * own:.3f} ms for "
                 f"{timed.count} calls, the judge's {1e3 * wall:.3f} ms",
             )
-        shortest = min(b.wall for b in batches)
-        return Visit((own if self.gpu else wall) / timed.count, shortest / timed.count)
+        shortest, way = min(b.wall for b in batches), min(b.wall - b.own for b in batches)
+        return Visit(timed.count, own if self.gpu else wall, shortest, way)
 
     def _collect(self, side: str, worker: Worker, timed: TimedCase, batch: Batch, claims: list[Claim]) -> None:
         """What was not there when the clock stopped comes too late: nobody writes while it is read."""

@@ -138,7 +138,9 @@ def kernel_fn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: fl
     if per_thread > MAX_WORDS:
         build(DTYPE=dtype, EVEN=even, LONG=1, THREADS=LONG_THREADS).launch(n_rows, LONG_THREADS, args)
     else:
-        early = int(WEIGHT_FIRST and threads * per_thread <= 2048)  # else registers would not hold all three
+        early = int(
+            WEIGHT_FIRST and threads * per_thread <= 256
+        )  # else registers for them keep other rows from being in flight
         kernel = build(DTYPE=dtype, EVEN=even, THREADS=threads, WORDS=per_thread, ROWS=rows, WEIGHT_FIRST=early)
         kernel.launch(-(-n_rows // rows), threads * rows, args)
     return y

@@ -13,31 +13,62 @@ KERNEL_TYPE = "layernorm"
 BACKEND = "triton"
 
 MAX_BLOCK = 16384  # tune: 8192 16384 32768
-TILE = 4096  # tune: 1024 2048 4096 8192 16384
+TILE = 2048  # tune: 1024 2048 4096 8192 16384
 PER_THREAD = 16  # tune: 8 16 32 64
 LONG_BLOCK = 4096  # tune: 2048 4096 8192
 LONG_WARPS = 8  # tune: 4 8 16
 
 
 @triton.jit
+def load(ptr, offsets, mask):
+    return tl.load(ptr + offsets, mask=mask, other=0.0).to(tl.float32)  # masked lanes hold 0 and add nothing
+
+
+@triton.jit
+def store_normal(y_ptr, centered, rstd, w_ptr, b_ptr, cols, in_row, row_start, mask):
+    y = centered * rstd[:, None] * load(w_ptr, cols, in_row) + load(b_ptr, cols, in_row)
+    tl.store(y_ptr + row_start + cols, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def short_rows_kernel(
-    y_ptr, x_ptr, w_ptr, b_ptr, x_row_stride, n_rows, n_cols, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    y_ptr,
+    x_ptr,
+    w_ptr,
+    b_ptr,
+    x_row_stride,
+    n_rows,
+    n_cols,
+    eps,
+    ROWS: tl.constexpr,
+    HEAD: tl.constexpr,
+    TAIL: tl.constexpr,
 ):
+    """A row is HEAD columns and up to TAIL more (0: none), so that few lanes idle where its length is no power of 2."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # int64: row * stride passes 2^31
-    cols = tl.arange(0, BLOCK)[None, :]
+    x_start, y_start, is_row = row * x_row_stride, row * n_cols, row < n_rows
+    cols = tl.arange(0, HEAD)[None, :]
     in_row = cols < n_cols
-    mask = (row < n_rows) & in_row
+    x = load(x_ptr, x_start + cols, is_row & in_row)
+    total = tl.sum(x, axis=1)
+    if TAIL:
+        tail = HEAD + tl.arange(0, TAIL)[None, :]
+        in_tail = tail < n_cols
+        x2 = load(x_ptr, x_start + tail, is_row & in_tail)
+        total += tl.sum(x2, axis=1)
+    mean = total[:, None] / n_cols
 
-    # all loads before the sums, so that their latencies overlap; masked lanes hold 0 and add nothing
-    x = tl.load(x_ptr + row * x_row_stride + cols, mask=mask, other=0.0).to(tl.float32)
-    w = tl.load(w_ptr + cols, mask=in_row, other=0.0).to(tl.float32)
-    b = tl.load(b_ptr + cols, mask=in_row, other=0.0).to(tl.float32)
+    x = tl.where(in_row, x - mean, 0.0)
+    squares = tl.sum(x * x, axis=1)
+    if TAIL:
+        x2 = tl.where(in_tail, x2 - mean, 0.0)
+        squares += tl.sum(x2 * x2, axis=1)
+    rstd = tl.rsqrt(squares / n_cols + eps)
 
-    mean = tl.sum(x, axis=1) / n_cols
-    centered = tl.where(in_row, x - mean[:, None], 0.0)
-    rstd = tl.rsqrt(tl.sum(centered * centered, axis=1) / n_cols + eps)
-    y = centered * rstd[:, None] * w + b
-    tl.store(y_ptr + row * n_cols + cols, y.to(y_ptr.dtype.element_ty), mask=mask)
+    # weight and bias come last: registers held for them during the sums would keep other rows from being in flight
+    store_normal(y_ptr, x, rstd, w_ptr, b_ptr, cols, in_row, y_start, is_row & in_row)
+    if TAIL:
+        store_normal(y_ptr, x2, rstd, w_ptr, b_ptr, tail, in_tail, y_start, is_row & in_tail)
 
 
 @triton.jit
@@ -85,9 +116,12 @@ def kernel_fn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: fl
     if n_cols > MAX_BLOCK:
         long_rows_kernel[(n_rows,)](*args, n_cols, eps, LONG_BLOCK, num_warps=LONG_WARPS)
         return y
-    block = triton.next_power_of_2(n_cols)
-    tile_rows = max(1, TILE // block)
-    num_warps = min(16, max(1, tile_rows * block // (32 * PER_THREAD)))
+    head, tail = triton.next_power_of_2(n_cols), 0
+    rest = n_cols - head // 2
+    if triton.next_power_of_2(rest) < head // 2:
+        head, tail = head // 2, triton.next_power_of_2(rest)
+    tile_rows = max(1, TILE // head)
+    num_warps = min(16, max(1, tile_rows * head // (32 * PER_THREAD)))
     grid = (triton.cdiv(n_rows, tile_rows),)
-    short_rows_kernel[grid](*args, n_rows, n_cols, eps, tile_rows, block, num_warps=num_warps)
+    short_rows_kernel[grid](*args, n_rows, n_cols, eps, tile_rows, head, tail, num_warps=num_warps)
     return y

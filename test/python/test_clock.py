@@ -17,32 +17,59 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
 import wire  # noqa: E402
 from clock import LASTING  # noqa: E402
 from correctness import Limits  # noqa: E402
+from counted import LIE_SHARE, Visit, counted_us  # noqa: E402
 from service import Judge  # noqa: E402
-from timing import LIE_SHARE, Visit, counted_us  # noqa: E402
 
 SHAPE = {"shape": [256, 512], "options": {}, "weight": 1.0}
 
 
-def _counted(rounds: list[list[Visit]], gpu: bool) -> list[list[float]]:
-    """What counts of one side's visits at one shape, in each round; another side's are of no account to it."""
-    others = [Visit(1e-6, 1e-6)]
+CALLS = 300
+HONEST = {"usual_s": 6.0e-3, "shortest_s": 6.05e-3, "way_s": 50e-6}
+
+
+def _visit(**other: float) -> Visit:
+    return Visit(CALLS, **{**HONEST, **other})
+
+
+def _counted(rounds: list[list[Visit]], gpu: bool, beside: Visit | None = None) -> list[list[float]]:
+    """Microseconds a batch that count of one side's visits at one shape, in each round, beside an honest side."""
+    others = [beside or _visit()]
     counted = counted_us([{"candidate": [visits], "incumbent": [others]} for visits in rounds], gpu)
-    return [[round(us, 6) for us in one["candidate"][0]] for one in counted]
+    return [[round(us * CALLS, 3) for us in one["candidate"][0]] for one in counted]
 
 
 def test_on_a_gpu_its_own_clock_counts_where_only_messages_were_slow() -> None:
-    slow, quick = Visit(usual_s=20.0e-6, shortest_s=20.9e-6), Visit(usual_s=20.1e-6, shortest_s=20.05e-6)
-    assert _counted([[slow, slow], [slow, quick]], gpu=True) == [[20.0, 20.0], [20.0, 20.1]]
+    slow, quick = _visit(shortest_s=6.3e-3, way_s=300e-6), _visit(usual_s=6.03e-3)
+    assert _counted([[slow, slow], [slow, quick]], gpu=True) == [[6000, 6000], [6000, 6030]]
+
+
+def test_a_way_that_is_long_for_all_makes_nobody_slower() -> None:
+    """The calibration of a judge is a while old, and its machine has become slower since."""
+    late = _visit(shortest_s=6.2e-3, way_s=200e-6)
+    assert _counted([[late], [late]], gpu=True, beside=late) == [[6000], [6000]]
+    assert _counted([[late], [late]], gpu=True) == [[6119.25], [6119.25]]
 
 
 def test_who_lies_with_its_own_clock_gains_next_to_nothing() -> None:
-    visits = [Visit(usual_s=5e-6, shortest_s=20.4e-6), Visit(usual_s=5e-6, shortest_s=20e-6)]
-    least = round(20.0 * (1 - LIE_SHARE), 6)
-    assert _counted([visits, visits], gpu=True) == [[least, least], [least, least]]
+    lie = _visit(usual_s=2e-3, way_s=4.05e-3)
+    assert _counted([[lie, lie], [lie, lie]], gpu=True) == [[5970, 5970], [5970, 5970]]
+
+
+def test_a_lie_may_pass_the_screening_pair_but_is_worth_no_more_than_a_message_is_late() -> None:
+    lie = _visit(usual_s=2e-3, way_s=4.05e-3)
+    assert _counted([[lie, lie]], gpu=True) == [[5721.25, 5721.25]]
+
+
+def test_an_incumbent_that_lies_lends_the_next_one_no_more_than_its_own_lie() -> None:
+    """Else each keep could lie a little more than the one before."""
+    lie = _visit(usual_s=5.97e-3, way_s=80e-6)
+    deeper = _visit(usual_s=5e-3, way_s=1.05e-3)
+    ((counted, *_), *_) = _counted([[deeper], [deeper]], gpu=True, beside=lie)
+    assert counted >= 5970 * (1 - LIE_SHARE)
 
 
 def test_on_a_cpu_the_judges_clock_counts_alone() -> None:
-    assert _counted([[Visit(20e-6, 18e-6), Visit(10e-6, 9e-6)]], gpu=False) == [[20.0, 10.0]]
+    assert _counted([[_visit(usual_s=20e-3), _visit(usual_s=10e-3)]], gpu=False) == [[20000, 10000]]
 
 
 def test_what_is_asked_for_without_sleeping_arrives_whole_and_so_does_the_end() -> None:
