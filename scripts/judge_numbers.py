@@ -6,13 +6,14 @@ Needs torch and the repository; null and gains also `npm run build` and a node o
 Writes one JSON document (bench/samples/<device>.json unless told) and prints its table;
 parts that are not asked for are taken over from that file. `npx tsx scripts/judge-power.ts bench/samples` then puts the
 recorded pairs to the daemon's own rule: what it keeps of nothing, and of true gains. `gains` and `samples` add an
-occasion each time, so that the same kernels measured after a restart of the machine can be compared. Run it on a quiet
-machine.
+occasion each time, so that the same kernels measured after a restart of the machine can be compared; `null` adds to
+what is there, one after the other, so that a machine that is lent for minutes gets there. Run it on a quiet machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -47,6 +48,7 @@ BAD = {
     "crashes": "import ctypes; ctypes.string_at(8)",
     "poisons the context": "torch.zeros(4, device=x.device)[torch.full((4,), 1 << 30, device=x.device)].sum().item()",
 }
+BAD_ON_A_GPU = {"hangs on the device": "torch.cuda._sleep(1 << 60); torch.cuda.synchronize()"}
 REFUSED = {"does not parse": "return (", "fails smoke": "return x * 0"}
 
 OCCASIONS = ("gains", "samples")
@@ -111,7 +113,7 @@ class Numbers:
         """What each costs, and whether the next candidate is judged as if nothing had been."""
         rows = []
         good = self.stub("return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)", "good")
-        for name, body in BAD.items():
+        for name, body in (BAD | (BAD_ON_A_GPU if self.device == "cuda" else {})).items():
             seconds, verdict = self._seconds(self.stub(body, name))
             rows.append({"what": name, "seconds": [seconds], "verdict": verdict, "next": self._seconds(good)[1]})
         return rows
@@ -121,13 +123,12 @@ class Numbers:
         verdict = self.client.check(path, "rmsnorm", DTYPE[self.device])["verdict"]
         return round(time.monotonic() - began, 3), verdict
 
-    def null(self, count: int) -> list[Record]:
-        """Whole judgements of kernels against themselves, the kernels in turn."""
-        pairs = [
-            (op, shape, *(self.kernel(op, self.backends[0], name) for name in ("incumbent", "candidate")))
+    def null(self) -> list[Record]:
+        """A whole judgement of each null kernel against itself."""
+        return [
+            self._judged(op, shape, *(self.kernel(op, self.backends[0], name) for name in ("incumbent", "candidate")))
             for op, shape in NULL_KERNELS[self.device]
         ]
-        return [self._judged(*pair) for _ in range(count) for pair in pairs]
 
     def gains(self, count: int) -> list[Record]:
         """Whole judgements of a kernel against one that is a little slower in truth."""
@@ -222,14 +223,18 @@ def main() -> None:
             "verdicts": numbers.verdicts,
             "refusals": numbers.refusals,
             "bad": numbers.bad,
-            "null": lambda: numbers.null(arguments.null or (2 if small else 100)),
+            "null": numbers.null,
             "gains": lambda: numbers.gains(arguments.gains or (2 if small else 20)),
             "samples": lambda: numbers.samples(arguments.rounds or (4 if small else 60)),
         }
+        times = {"null": arguments.null or (2 if small else 100)}
+        wanted = [[part] * times.get(part, 1) for part in arguments.part or work]
         try:
-            for part in arguments.part or list(work):
-                found = work[part]()
-                document[part] = [*document.get(part, []), found] if part in OCCASIONS else found
+            for part in itertools.chain(*wanted):
+                found, before = work[part](), document.get(part, [])
+                document[part] = before + found if part == "null" else found
+                if part in OCCASIONS:
+                    document[part] = [*before, found]
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps(document, separators=(",", ":")))
         finally:
