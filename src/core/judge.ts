@@ -10,6 +10,8 @@ const LOOKS = [
   { at: 1, alpha: 0.008 },
 ]
 const HOPELESS_ALPHA = 0.01
+/** The judge bounds what a GPU's own clock may claim by the other processes of the request: a pair that counts never comes alone. */
+const LEAST_TOGETHER = 2
 const WORST_SHAPE = Math.log(0.98) // no shape may pay more than 2 % for the gain of the others
 const NEGLIGIBLE_WEIGHT = 0.01
 const PHYSICS_SLACK = 0.9 // the measured peaks are themselves measured to a few per cent
@@ -62,15 +64,16 @@ export function decide(rounds: Round[], shapes: ShapeCase[], rule: Rule): Decisi
 
   const looks = LOOKS.map((look) => ({ ...look, pairs: Math.max(2, Math.round(look.at * rule.maxPairs)) }))
   const next = looks.find((look) => look.pairs > confirming.length)
-  const here = looks.find((look) => look.pairs === confirming.length)
-  const logs = logRatios(confirming, 'incumbent', 'candidate', shapes)
+  const here = looks.findLast((look) => look.pairs <= confirming.length)
   const wanted = Math.log(1 + rule.minGain)
 
   if (here) {
+    const pairs = confirming.slice(0, here.pairs)
+    const logs = logRatios(pairs, 'incumbent', 'candidate', shapes)
     const gain = ratioBounds(logs, here.alpha)
     if (Math.log(gain.low) > wanted) {
-      const loser = payingShape(confirming, shapes)
-      if (loser === null) return { kind: 'verdict', verdict: { kind: 'keep', gain, pairs: confirming.length } }
+      const loser = payingShape(pairs, shapes)
+      if (loser === null) return { kind: 'verdict', verdict: { kind: 'keep', gain, pairs: pairs.length } }
       if (!next) return discard('slower', gain, `faster overall but ${loser}`)
     }
     const optimistic = bounds(logs, HOPELESS_ALPHA)
@@ -80,11 +83,11 @@ export function decide(rounds: Round[], shapes: ShapeCase[], rule: Rule): Decisi
       return discard(
         slower ? 'slower' : 'within-noise',
         gain,
-        `${ratioText(mean(logs))} over ${confirming.length} pairs, needs a lower bound above ${(1 + rule.minGain).toFixed(3)}x`,
+        `${ratioText(mean(logs))} over ${pairs.length} pairs, needs a lower bound above ${(1 + rule.minGain).toFixed(3)}x`,
       )
     }
   }
-  return { kind: 'more', rounds: (next?.pairs ?? rule.maxPairs) - confirming.length }
+  return { kind: 'more', rounds: Math.max(LEAST_TOGETHER, (next?.pairs ?? rule.maxPairs) - confirming.length) }
 }
 
 /** A shape whose lower bound shows that it pays for the others, in words; null when there is none. */

@@ -68,6 +68,17 @@ describe('the nested rule', () => {
     expect(decide(rounds, shapes, rule)).toEqual({ kind: 'more', rounds: 1 })
   })
 
+  it('asks for two pairs where one is missing, and decides by as many as a look has', () => {
+    const faster = (candidate: number): Round => round({ incumbent: 100, candidate })
+    const some = [faster(90), faster(98), faster(97), faster(98.5), round({ incumbent: 100, candidate: 10 }, 'busy')]
+    expect(decide(some, shapes, rule)).toEqual({ kind: 'more', rounds: 2 })
+    expect(decide([...some, faster(97.5), faster(10)], shapes, rule)).toEqual({ kind: 'more', rounds: 3 })
+    const sure = [faster(90), faster(90), faster(90.1), faster(89.9), faster(90), faster(10)]
+    expect(decide(sure, shapes, rule)).toMatchObject({ verdict: { kind: 'keep', pairs: 4, gain: { point: expect.closeTo(1.11, 2) } } })
+    const everything = [faster(98), ...Array.from({ length: 12 }, (_, at) => faster(at % 2 ? 95 : 103)), faster(10)]
+    expect(decide(everything, shapes, rule)).toMatchObject({ kind: 'verdict', verdict: { kind: 'discard' } })
+  })
+
   it('gives up, saying why, on a device that is never quiet', () => {
     const rounds = Array.from({ length: 25 }, () => round({ incumbent: 100, candidate: 50 }, 'busy'))
     expect(decide(rounds, shapes, rule)).toMatchObject({ verdict: { kind: 'discard', detail: expect.stringContaining('too busy') } })
