@@ -25,12 +25,6 @@ def load(ptr, offsets, mask):
 
 
 @triton.jit
-def store_normal(y_ptr, centered, rstd, w_ptr, b_ptr, cols, in_row, row_start, mask):
-    y = centered * rstd[:, None] * load(w_ptr, cols, in_row) + load(b_ptr, cols, in_row)
-    tl.store(y_ptr + row_start + cols, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def short_rows_kernel(
     y_ptr,
     x_ptr,
@@ -65,10 +59,16 @@ def short_rows_kernel(
         squares += tl.sum(x2 * x2, axis=1)
     rstd = tl.rsqrt(squares / n_cols + eps)
 
-    # weight and bias come last: registers held for them during the sums would keep other rows from being in flight
-    store_normal(y_ptr, x, rstd, w_ptr, b_ptr, cols, in_row, y_start, is_row & in_row)
+    # Weight and bias come after the sums: registers held for them would keep other rows from being in flight. All of
+    # them before a store, which no load may pass.
+    w, b = load(w_ptr, cols, in_row), load(b_ptr, cols, in_row)
     if TAIL:
-        store_normal(y_ptr, x2, rstd, w_ptr, b_ptr, tail, in_tail, y_start, is_row & in_tail)
+        w2, b2 = load(w_ptr, tail, in_tail), load(b_ptr, tail, in_tail)
+    y = x * rstd[:, None] * w + b
+    tl.store(y_ptr + y_start + cols, y.to(y_ptr.dtype.element_ty), mask=is_row & in_row)
+    if TAIL:
+        y2 = x2 * rstd[:, None] * w2 + b2
+        tl.store(y_ptr + y_start + tail, y2.to(y_ptr.dtype.element_ty), mask=is_row & in_tail)
 
 
 @triton.jit
