@@ -74,9 +74,8 @@ def _set_losses(x: Tensor, targets: Tensor, g: torch.Generator) -> Tensor:
     losses[start : start + width] *= 3
     losses[int(torch.randint(0, b, (1,), generator=g, device=g.device))] += 0.25 * float(losses.sum())
     others = x.scatter(1, targets.unsqueeze(1), float("-inf")).logsumexp(1)
-    return (
-        x.scatter(1, targets.unsqueeze(1), (others - torch.expm1(losses).log()).unsqueeze(1)) if x.shape[1] > 1 else x
-    )
+    below = losses + (-torch.expm1(-losses)).log()  # log(exp(loss) - 1), also where exp(loss) is past fp32
+    return x.scatter(1, targets.unsqueeze(1), (others - below).unsqueeze(1)) if x.shape[1] > 1 else x
 
 
 OP = Op(
