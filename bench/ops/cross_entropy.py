@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, normal, uniform, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 Tensor = torch.Tensor
 
@@ -32,6 +32,10 @@ def magnitude(logits: Tensor, targets: Tensor) -> Tensor:
     picked = logits.gather(1, targets.unsqueeze(1)).abs().mean()
     top = logits.amax(1).abs().mean()
     return reference(logits, targets).abs() + (top + picked + 2) / max(1, *logits.shape) ** 0.5
+
+
+def weigh(logits: Tensor, targets: Tensor, loss: float) -> None:
+    logits.scatter_(1, targets.unsqueeze(1), -loss)  # the other logits are of the order of 10
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
@@ -98,4 +102,5 @@ OP = Op(
     stability=("large", "large_negative", "wide", "identical"),
     magnitude=magnitude,
     roundings=roundings,
+    rows=Rows(arguments=(0, 1), mean=True, weigh=weigh),
 )
