@@ -108,8 +108,8 @@ class Arena:
         self.pristine: torch.Tensor | None = None
 
     def close(self) -> None:
+        self.flat, self.pristine = torch.empty(0, dtype=torch.uint8), None  # a CPU's memory goes with its last view
         if self.pointer:
-            self.flat = torch.empty(0, dtype=torch.uint8)
             cuda_ipc.release(self.pointer)
             self.pointer = 0
         if self.fd is not None:
@@ -145,7 +145,7 @@ class Arena:
         return buffer
 
     def poison(self, buffer: Buffer) -> None:
-        start, end = _extent(buffer)
+        start, end = extent(buffer)
         self.flat[start:end] = POISON
 
     def seal(self) -> None:
@@ -157,10 +157,10 @@ class Arena:
         if self.pristine is None:
             return ""
         position = 0
-        for start, end in [*sorted(_extent(slot) for slot in slots), (self.cursor, self.cursor)]:
+        for start, end in [*sorted(extent(slot) for slot in slots), (self.cursor, self.cursor)]:
             now, before = self.flat[position:start], self.pristine[position:start]
             if not torch.equal(now, before):
-                return self._where(position + int((now != before).nonzero()[0]))
+                return self.where(position + int((now != before).nonzero()[0]))
             position = end
         return ""
 
@@ -169,9 +169,10 @@ class Arena:
         whole = view(self.flat, buffer)
         return (whole if at is None else whole[at]).clone()
 
-    def _where(self, byte: int) -> str:
+    def where(self, byte: int) -> str:
+        """Words for whoever wrote there."""
         for name, buffer in self.buffers:
-            start, end = _extent(buffer)
+            start, end = extent(buffer)
             if start <= byte < end:
                 return f"wrote into {name} (byte {byte - start}), which it may only read"
             if byte < start:
@@ -181,7 +182,7 @@ class Arena:
         return "wrote outside its tensors"
 
 
-def _extent(buffer: Buffer) -> tuple[int, int]:
+def extent(buffer: Buffer) -> tuple[int, int]:
     return buffer["offset"], buffer["offset"] + span(buffer["shape"], buffer["strides"]) * TYPES[
         buffer["dtype"]
     ].itemsize

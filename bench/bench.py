@@ -126,6 +126,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--against", help="another kernel.py to be timed against")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="stop after the primary shape")
+    parser.add_argument("--large", action="store_true", help="also beyond 2^31 elements; a GPU does that unasked")
     parser.add_argument("--counters", action="store_true", help="also what ncu counts at the primary shape")
     parser.add_argument("--sanitize", action="store_true", help="also what compute-sanitizer finds there")
     parser.add_argument("--allow-tf32", action="store_true")

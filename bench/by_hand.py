@@ -29,7 +29,7 @@ def judge_file(judge: Any, arguments: argparse.Namespace, out: TextIO) -> int:
         "shapes": [],
         "quick": arguments.quick,
     }
-    request |= {"allow_tf32": arguments.allow_tf32, "seed": arguments.seed}
+    request |= {"allow_tf32": arguments.allow_tf32, "seed": arguments.seed, "large": judge.gpu or arguments.large}
 
     def show(stage: dict[str, Any]) -> None:
         if not arguments.json:

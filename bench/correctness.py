@@ -16,7 +16,8 @@ from worker import JudgeError, Worker, WorkerFailed
 
 from op import Case, Op
 
-STAGES = ("build", "smoke", "shapes", "stability", "determinism", "edges")
+LARGE = "large"  # the last, on request: large.py
+STAGES = ("build", "smoke", "shapes", "stability", "determinism", "edges", LARGE)
 
 
 Progress = Callable[[dict[str, Any]], None]  # told each stage as it ends
@@ -42,6 +43,22 @@ class Verdict:
     worst: float | None = None
     max_abs_err: float | None = None
     build_s: float = 0.0
+
+    def fail(self, stage: str, error: Wrong | WorkerFailed) -> str:
+        """What a stage found decides. Returns the words for it."""
+        wrong = "invalid" if stage == "build" else "wrong"
+        self.kind = error.kind if isinstance(error, WorkerFailed) else wrong
+        self.detail = f"{stage}: {error}"
+        return str(error)
+
+    def measure(self, outcome: tolerance.Outcome) -> None:
+        self.worst = max(self.worst or 0.0, min(outcome.worst, 1e30))
+        self.max_abs_err = max(self.max_abs_err or 0.0, min(outcome.max_abs_err, 1e30))
+
+    def note(self, stage: str, status: str, cases: int = 0, seconds: float = 0.0, detail: str = "") -> dict[str, Any]:
+        line = {"name": stage, "status": status, "cases": cases, "seconds": round(seconds, 4), "detail": detail}
+        self.stages.append(line)
+        return line
 
 
 @dataclass
@@ -91,13 +108,11 @@ class Examiner:
             steps["stability"] = lambda: self._all(plan.stability())
             steps["determinism"] = lambda: self._determinism(plan)
             steps["edges"] = lambda: self._all(plan.edges())
-        for name in STAGES:
+        for name in STAGES[:-1]:
             step = steps.get(name)
             if step is None or self.verdict.kind != "pass":
                 why = "not asked for (quick)" if step is None and self.verdict.kind == "pass" else ""
-                self.verdict.stages.append(
-                    {"name": name, "status": "skipped", "cases": 0, "seconds": 0.0, "detail": why}
-                )
+                self.verdict.note(name, "skipped", detail=why)
             else:
                 self._stage(name, step)
         return self.verdict
@@ -107,17 +122,9 @@ class Examiner:
         detail, status = "", "pass"
         try:
             step()
-        except Wrong as error:
-            self.verdict.kind, detail = ("invalid" if name == "build" else "wrong"), str(error)
-        except WorkerFailed as error:
-            self.verdict.kind, detail = error.kind, error.detail
-        if detail:
-            status, self.verdict.detail = "fail", f"{name}: {detail}"
-        seconds = round(time.monotonic() - began, 4)
-        self.verdict.stages.append(
-            {"name": name, "status": status, "cases": self.done, "seconds": seconds, "detail": detail}
-        )
-        self.progress(self.verdict.stages[-1])
+        except (Wrong, WorkerFailed) as error:
+            status, detail = "fail", self.verdict.fail(name, error)
+        self.progress(self.verdict.note(name, status, self.done, time.monotonic() - began, detail))
 
     def _all(self, trials: list[Trial]) -> int:
         for trial in trials:
@@ -134,8 +141,7 @@ class Examiner:
         if exam.limit is None:
             return out
         outcome = exam.limit.judge(out)
-        self.verdict.worst = max(self.verdict.worst or 0.0, min(outcome.worst, 1e30))
-        self.verdict.max_abs_err = max(self.verdict.max_abs_err or 0.0, min(outcome.max_abs_err, 1e30))
+        self.verdict.measure(outcome)
         if not outcome.ok:
             raise Wrong(f"{outcome.detail}{_manner(trial)}")
         return out
@@ -208,7 +214,7 @@ class Examiner:
 
 
 def limits_for(
-    op: Op, case: Case, inputs: Any, eager: torch.Tensor, dtype: torch.dtype, allow_tf32: bool
+    op: Op, case: Case, inputs: Any, eager: torch.Tensor | None, dtype: torch.dtype, allow_tf32: bool
 ) -> tolerance.Tolerance:
     """Reference, eager's error and what they allow. Trouble here is the judge's, never the candidate's."""
     try:

@@ -73,6 +73,7 @@ def _call(name: str, *arguments: Any) -> None:
         function.argtypes = [ctypes.c_void_p, _Handle, ctypes.c_uint]
     code = function(*arguments)
     if code != 0:
+        getattr(library, prefix + "GetLastError")()  # forgets it: torch would find it after its next launch
         raise RuntimeError(f"{prefix}{name} failed with error {code} on {torch.cuda.get_device_name()}")
 
 

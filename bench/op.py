@@ -22,6 +22,25 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """That a shape's first number is free (M, B, rows): more of them is the same again, and each can be judged alone.
+
+    arguments    positions of the inputs with rows, along their first dimension; the others are the same for all rows.
+    alone        options -> whether it holds under them: a sum along the rows needs them all.
+    mean         the output is the mean over the rows. Else its first dimension is theirs.
+    weigh        of a mean: (the inputs of some rows, loss) -> None, in place. Makes these rows cost that much each, so
+                 that a mean shows who did not read them.
+    scratch      shape -> elements that an honest kernel may store on its way (the hidden layer of an MLP).
+    """
+
+    arguments: tuple[int, ...] = (0,)
+    alone: Callable[[Mapping[str, object]], bool] = lambda _options: True
+    mean: bool = False
+    weigh: Callable[..., None] | None = None
+    scratch: Callable[[Shape], int] = lambda _shape: 0
+
+
+@dataclass(frozen=True)
 class Op:
     """An operation. Positional arguments are tensors (or None); keyword arguments are `options`.
 
@@ -40,6 +59,7 @@ class Op:
                  probabilities, the hidden layer of an MLP, partial sums); None means that there are none.
     exact        the operation only selects among its inputs: no error at all is allowed.
     depth        shape -> length of the longest reduction behind one output element.
+    rows         how it can be computed some rows at a time, for stage `large`; None: it cannot, or nobody said.
     """
 
     name: str
@@ -65,3 +85,4 @@ class Op:
     roundings: Callable[..., torch.Tensor] | None = None
     exact: bool = False
     matmul_like: bool = False  # TF32 and tensor cores apply; fp16 products on a CPU are kept to 512
+    rows: Rows | None = None

@@ -16,6 +16,7 @@ import compiled
 import correctness
 import device_facts
 import disturbance
+import large
 import nvidia_tools
 import op_table
 import roofline
@@ -29,15 +30,11 @@ import workers
 from arena import CPU_BYTES, Arena
 from calibration import Calibrations
 from clock import TimingFailed
-from correctness import Examiner, Limits
+from correctness import Examiner, Limits, Wrong
 from rounds import EMPTY, Rounds, load_order
 from timing import Stopwatch
 from worker import JudgeError, Worker, WorkerFailed, end
 from workers import Pool
-
-from op import Op
-
-SKIPPED = {"status": "skipped", "cases": 0, "seconds": 0.0, "detail": ""}
 
 
 class Judge:
@@ -52,6 +49,7 @@ class Judge:
         self.hash = workers.judge_hash()
         self.calibrations: Calibrations = {}
         self.leaving: list[Worker] = []  # told to end, and not waited for until it matters
+        self.large_elements = large.ELEMENTS
         self.met: set[str] = set()  # exams that were passed: all that they compile lies in the cache
         self._facts: dict[str, Any] | None = None
         self._sandbox: str | None = None
@@ -96,9 +94,9 @@ class Judge:
         verdict = correctness.Verdict()
         facts: dict[str, Any] = {"memory": None, "compiler": None}
         if found.refused:
-            verdict.kind, verdict.detail = "invalid", f"build: {found.refused}"
-            verdict.stages = [{"name": name, **SKIPPED} for name in correctness.STAGES]
-            verdict.stages[0] |= {"status": "fail", "detail": found.refused}
+            verdict.note("build", "fail", detail=verdict.fail("build", Wrong(found.refused)))
+            for name in correctness.STAGES[1:]:
+                verdict.note(name, "skipped")
         else:
             verdict, facts = self._examine(request, data, source, progress)
         if workers.sha256(Path(request["path"]).read_bytes()) != source:
@@ -132,7 +130,7 @@ class Judge:
         rng = random.Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed)
         torch.manual_seed(rng.getrandbits(62))  # a user's make_inputs may draw from the global generator
         plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
-        block = Arena(self.device, self._arena_bytes(op, plan) if self.gpu else CPU_BYTES)
+        block = Arena(self.device, plan.bytes_needed() if self.gpu else CPU_BYTES)
         tf32, helpers = bool(request.get("allow_tf32")), list[Worker]()
         exam = json.dumps([source, op.name, request["dtype"], request.get("shapes")])
         try:
@@ -156,12 +154,18 @@ class Judge:
                 verdict = examiner.run(plan, load_order(worker, data, tf32), quick)
                 if verdict.kind == "pass" and not quick:
                     self.met.add(exam)
-                return verdict, _told(worker, passed=verdict.kind == "pass")
+                facts = _told(worker, passed=verdict.kind == "pass")
         finally:
             for helper in helpers:
                 helper.doom()
             self.leaving += helpers
             self._release(block)
+        if request.get("large"):
+            self._settle()  # what they hold of the device's memory is asked for now
+        fresh = large.in_a_fresh_process(self.pool, self.limits, self.gpu, data, source, tf32)
+        exam = large.LargeExam(op, plan.primary, plan.dtype, self.device, rng, tf32, fresh, self.large_elements)
+        exam.stage(verdict, request, progress)
+        return verdict, facts
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         began, _ = time.monotonic(), self.sandbox
@@ -224,11 +228,6 @@ class Judge:
         finally:
             if self.gpu:
                 torch.cuda.empty_cache()
-
-    def _arena_bytes(self, op: Op, plan: trials.Plan) -> int:
-        everything = [*plan.smoke(), *plan.shapes(), *plan.stability(), *plan.edges(), *plan.quick()]
-        sizes = [op.bytes_moved(t.case.shape, torch.float32, t.case.options) for t in everything]
-        return int(2.2 * max(sizes)) + (32 << 20)
 
     def _release(self, block: Arena) -> None:
         block.close()

@@ -34,6 +34,7 @@ class Tolerance:
     norm_limit: float  # allowed ||error|| over the finite elements
     eager_error: float | None  # ||error|| of eager, None when it was not given or is not finite
     dtype: torch.dtype
+    first: int = 0  # where the reference is of some rows of a larger output: the number of the first of them
 
     def judge(self, out: torch.Tensor) -> Outcome:
         """Is this output right? Shape and dtype must be the reference's and the inputs'."""
@@ -70,7 +71,8 @@ class Tolerance:
         max_abs = float("inf") if worst == float("inf") else float(error.max())
         if worst > 1:
             flat = int(ratio.argmax())
-            index = _unravel(flat, self.reference.shape)
+            index = index_of(flat, self.reference.shape)
+            index = (index[0] + self.first, *index[1:]) if index else index
             bad = int((ratio > 1).sum())
             numbers = (self.reference, got, self.limit)
             want, have, room = (float(t.reshape(-1)[flat]) for t in numbers)
@@ -118,15 +120,19 @@ def allowed(
     yardstick = scale_norm if eager_error is None else eager_error
     # a norm says more than its elements only where there are many; eager may hit a single one by luck
     floor = FLOOR + (C1 - FLOOR) / max(1, reference.numel()) ** 0.5
-    label = " ".join([op.name, "x".join(map(str, case.shape)), *(f"{k}={v}" for k, v in case.options.items())])
     return Tolerance(
-        label=f"{label} {_short(dtype)}",
+        label=label_of(op, case, dtype),
         reference=reference,
         limit=scale.mul_(C1),
         norm_limit=C2 * yardstick + floor * scale_norm,
         eager_error=eager_error,
         dtype=dtype,
     )
+
+
+def label_of(op: Op, case: Case, dtype: torch.dtype) -> str:
+    options = (f"{k}={v}" for k, v in case.options.items())
+    return " ".join([op.name, "x".join(map(str, case.shape)), *options, _short(dtype)])
 
 
 def error_scale(
@@ -202,7 +208,7 @@ def _bad(detail: str) -> Outcome:
     return Outcome(False, float("inf"), float("inf"), detail)
 
 
-def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+def index_of(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
     index = []
     for size in reversed(shape):
         index.append(flat % size)

@@ -95,6 +95,12 @@ class Plan:
         trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype, empty=True))
         return self._bearable(trials)
 
+    def bytes_needed(self) -> int:
+        """Shared memory for any of them, which are laid out one at a time."""
+        everything = [*self.smoke(), *self.shapes(), *self.stability(), *self.edges(), *self.quick()]
+        sizes = [self.op.bytes_moved(t.case.shape, torch.float32, t.case.options) for t in everything]
+        return int(2.2 * max(sizes)) + (32 << 20)
+
     def _perturbed(self) -> Case:
         """The primary shape, smaller by amounts drawn now: whoever special-cased the known shapes falls here."""
         names = self.op.dims[-len(self.primary.shape) :] if len(self.primary.shape) <= len(self.op.dims) else ()

@@ -95,7 +95,7 @@ class Pool:
             "sandbox": "none" if trusted else self.level,
             "scratch": str(scratch),
             "env": self.environment(scratch, cache, role),
-            "address_space": None if self.gpu else _address_space(),
+            "address_space": None if self.gpu else _address_space(arena.size),
             "cpu_seconds": 1800,
             "writable": [str(scratch), str(cache)],
             "readable": [*imports, *readable, *python_folders()],
@@ -152,9 +152,9 @@ class Pool:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _address_space() -> int:
-    """Virtual memory of one candidate on a CPU: torch's own mappings, and half of the machine."""
-    return (32 << 30) + os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def _address_space(block: int) -> int:
+    """Virtual memory of one candidate on a CPU: torch's own mappings, the block, and half of the machine."""
+    return (30 << 30) + block + os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def python_folders() -> list[str]:

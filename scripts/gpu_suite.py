@@ -65,12 +65,13 @@ class Suite:
             )
 
     def starters(self, share: Callable[[list[Any]], list[Any]]) -> None:
-        dtype = "bf16" if self.device == "cuda" else "fp32"
+        large = self.device == "cuda"
+        dtype = "bf16" if large else "fp32"
         paths = [p for b in BACKENDS[self.device] for p in sorted((ROOT / "kernels").glob(f"*/starter_{b}.py"))]
         for path in share(paths):
             kernel = Kernel(path, path.parent.name, self.device, False, None)
             name = f"{path.parent.name} {path.stem[8:]}"
-            self.judge("starters", name, False, lambda client, k=kernel: corpus.passes(client, k, dtype))
+            self.judge("starters", name, False, lambda client, k=kernel: corpus.passes(client, k, dtype, large))
 
     def table(self) -> str:
         lines = ["", f"{'section':9} {'judged':>7} {'right':>6} {'wrong':>6} {'seconds':>8}"]

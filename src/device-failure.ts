@@ -55,7 +55,7 @@ function lostIn(happened: Happened): string | null {
     happened.type === 'checked' && happened.check.verdict === 'crash'
       ? happened.check.detail
       : happened.type === 'timed' || happened.type === 'confirmed'
-        ? (happened.timing?.failure?.detail ?? '')
+        ? (happened.timing?.failure?.detail ?? ('check' in happened ? (happened.check?.detail ?? '') : ''))
         : happened.type === 'baselined'
           ? happened.detail
           : ''

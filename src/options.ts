@@ -131,6 +131,7 @@ export const OPTIONS = {
   op: text('NAME', 'the operation, when the file does not say'),
   against: text('FILE', 'an incumbent to pair with'),
   quick: flag('stop after the primary shape'),
+  large: flag('check beyond 2^31 elements as well, which a GPU does unasked'),
   sanitize: flag('let compute-sanitizer look for wrong accesses, too'),
   shapes: text('RxC[,RxC]', 'shapes to judge at, such as 4096x1024'),
   trace: text('FILE', 'write a Chrome trace'),

@@ -7,7 +7,7 @@ import { measures } from './core/slots.ts'
 import { writtenHash } from './core/source-hash.ts'
 import { Declined } from './effects/judge.ts'
 import type { Evaluator, Perform, Request, World } from './ports.ts'
-import type { Check, CommitSha, Counters, Round, Side, Target, Timing } from './schema.ts'
+import type { Check, CommitSha, Counters, DeviceKind, Round, Side, Target, Timing } from './schema.ts'
 import { sweep } from './sweep.ts'
 import type { Asked, Baselines, Effect, Happened, State } from './types.ts'
 
@@ -71,7 +71,7 @@ async function perform(
       return {
         type: 'checked',
         number: effect.experiment.number,
-        check: await evaluator.check(effect.target, path, { quick: false }, signal),
+        check: await evaluator.check(effect.target, path, { quick: false, large: false }, signal),
       }
     }
     case 'time': {
@@ -81,13 +81,15 @@ async function perform(
     }
     case 'confirm': {
       const { commit, number } = effect.experiment
+      const check = await checkLarge(world, effect.target, commit, state.run.device.kind, signal)
+      if (check !== null && check.verdict !== 'pass') return { type: 'confirmed', number, timing: null, check }
       const files = [
         await fileSide(fileOf, 'candidate', commit, effect.target),
         await fileSide(fileOf, 'start', effect.start, effect.target),
       ]
       const timing = await timeWhatRuns(evaluator, effect.target, files, ['eager', 'vendor'], CONFIRM_ROUNDS, signal)
       const counters = state.run.rules.counters ? await count(world, effect.target, commit, signal) : null
-      return { type: 'confirmed', number, timing, counters }
+      return { type: 'confirmed', number, timing, counters, check }
     }
     case 'settle': {
       const { experiment, message, wall, row } = effect
@@ -104,10 +106,21 @@ async function perform(
   }
 }
 
+/** Once more before a keep, on other inputs and beyond 2^31 elements. A CPU takes a minute and gigabytes for that. */
+async function checkLarge(
+  { evaluator, fileOf }: World,
+  target: Target,
+  commit: CommitSha,
+  kind: DeviceKind,
+  signal: AbortSignal,
+): Promise<Check | null> {
+  return kind === 'cpu' ? null : evaluator.check(target, await fileOf(commit, target.name), { quick: false, large: true }, signal)
+}
+
 /** The starting kernel and the fixed alternatives at the target's shapes, each in fresh processes. */
 async function baseline(world: World, target: Target, commit: CommitSha, counted: boolean, signal: AbortSignal): Promise<Happened> {
   const { evaluator, fileOf } = world
-  const check: Check = await evaluator.check(target, await fileOf(commit, target.name), { quick: false }, signal)
+  const check: Check = await evaluator.check(target, await fileOf(commit, target.name), { quick: false, large: false }, signal)
   const nothing = { type: 'baselined', target: target.name, check, timing: null, baselines: null } as const
   if (check.verdict !== 'pass') return { ...nothing, detail: `${check.verdict}: ${check.detail}` }
   const start = await fileSide(fileOf, 'start', commit, target)

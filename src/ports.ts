@@ -29,8 +29,8 @@ export interface Agent {
 }
 
 export interface Evaluator {
-  /** Correctness. Never throws for a bad kernel: wrong, crashed and hung are all Checks. Throws ToolError when the judge itself fails. */
-  check(target: Target, path: string, options: { quick: boolean }, signal?: AbortSignal): Promise<Check>
+  /** Correctness; `large`: also beyond 2^31 elements, where memory allows. Never throws for a bad kernel: wrong, crashed and hung are all Checks. Throws ToolError when the judge itself fails. */
+  check(target: Target, path: string, options: { quick: boolean; large: boolean }, signal?: AbortSignal): Promise<Check>
   /** `rounds` rounds of fresh processes, one per side, visited in random order. */
   time(target: Target, sides: Side[], rounds: number, signal?: AbortSignal): Promise<Timing>
   /** What the device's own counters say of one call; for whoever writes the next kernel, and for no verdict. */

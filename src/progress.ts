@@ -24,7 +24,7 @@ export function watchRun(io: Io, folder: RunFolder): (event: Event, state: State
     if (event.type === 'swept' && judging.phase === 'committing') io.say(sweepLine(event.number, judging.proposal.sweep))
     if (event.type === 'checked') seen = { ...seen, check: event.check }
     if (event.type === 'timed') seen = { ...seen, rounds: [...seen.rounds, ...event.timing.rounds] }
-    if (event.type === 'confirmed') seen = { ...seen, confirmed: event.timing?.rounds ?? [] }
+    if (event.type === 'confirmed') seen = { ...seen, check: event.check ?? seen.check, confirmed: event.timing?.rounds ?? [] }
     if (event.type === 'baselined') io.say(baselineLine(event.target, run.targets[event.target], event.detail))
     if (state.paused !== paused) io.say(state.paused ? `paused; the device is free; go on with: autokernel resume ${run.name}` : 'going on')
     paused = state.paused

@@ -55,7 +55,7 @@ export const Hello = z.object({
 })
 export type Hello = z.infer<typeof Hello>
 
-export const StageName = z.enum(['build', 'smoke', 'shapes', 'stability', 'determinism', 'edges'])
+export const StageName = z.enum(['build', 'smoke', 'shapes', 'stability', 'determinism', 'edges', 'large'])
 export const Stage = z.object({
   name: StageName,
   status: z.enum(['pass', 'fail', 'skipped']),

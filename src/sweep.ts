@@ -42,7 +42,7 @@ export async function sweep(
   async function heats(all: Runner[], incumbent: Side): Promise<void> {
     const [written] = all
     if (!written) return
-    const { verdict, detail } = await world.evaluator.check(target, written.path, { quick: true }, signal)
+    const { verdict, detail } = await world.evaluator.check(target, written.path, { quick: true, large: false }, signal)
     if (verdict !== 'pass') written.quick = failed(`${verdict}: ${detail}`)
     if (verdict === 'invalid' || verdict === 'wrong' || verdict === 'suspect') return // so are its other settings
     const enough = (): boolean => late() || (written.quick?.gain === null && noneRuns(all))

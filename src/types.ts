@@ -208,7 +208,7 @@ export type Happened =
   | { type: 'committed'; number: number; commit: CommitSha }
   | { type: 'checked'; number: number; check: Check }
   | { type: 'timed'; number: number; timing: Timing } // candidate against incumbent
-  | { type: 'confirmed'; number: number; timing: Timing | null; counters?: Counters | null } // candidate, start and baselines anew, before a keep
+  | { type: 'confirmed'; number: number; timing: Timing | null; counters?: Counters | null; check?: Check | null } // checked and timed anew, before a keep; no timing: it failed the check
   | { type: 'declined'; number: number; detail: string } // the judge works, but could not judge this
   | { type: 'settled'; number: number; tip: CommitSha }
   | { type: 'woke' } // a wait is over

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, normal, uniform, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 Tensor = torch.Tensor
 
@@ -32,6 +32,10 @@ def magnitude(logits: Tensor, targets: Tensor) -> Tensor:
     picked = logits.gather(1, targets.unsqueeze(1)).abs().mean()
     top = logits.amax(1).abs().mean()
     return reference(logits, targets).abs() + (top + picked + 2) / max(1, *logits.shape) ** 0.5
+
+
+def weigh(logits: Tensor, targets: Tensor, loss: float) -> None:
+    logits.scatter_(1, targets.unsqueeze(1), -loss)  # the other logits are of the order of 10
 
 
 def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
@@ -74,9 +78,8 @@ def _set_losses(x: Tensor, targets: Tensor, g: torch.Generator) -> Tensor:
     losses[start : start + width] *= 3
     losses[int(torch.randint(0, b, (1,), generator=g, device=g.device))] += 0.25 * float(losses.sum())
     others = x.scatter(1, targets.unsqueeze(1), float("-inf")).logsumexp(1)
-    return (
-        x.scatter(1, targets.unsqueeze(1), (others - torch.expm1(losses).log()).unsqueeze(1)) if x.shape[1] > 1 else x
-    )
+    below = losses + (-torch.expm1(-losses)).log()  # log(exp(loss) - 1), also where exp(loss) is past fp32
+    return x.scatter(1, targets.unsqueeze(1), (others - below).unsqueeze(1)) if x.shape[1] > 1 else x
 
 
 OP = Op(
@@ -99,4 +102,5 @@ OP = Op(
     stability=("large", "large_negative", "wide", "identical"),
     magnitude=magnitude,
     roundings=roundings,
+    rows=Rows(arguments=(0, 1), mean=True, weigh=weigh),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import op_attention
 import op_costs
 
-from op import Op
+from op import Op, Rows
 
 OP = Op(
     name="flash_attention_gqa",
@@ -33,4 +33,5 @@ OP = Op(
     variants=({"causal": False}, {"causal": True, "sm_scale": 0.2}),
     roundings=op_attention.roundings,
     matmul_like=True,
+    rows=Rows(arguments=(0, 1, 2)),
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, log_uniform, matrix, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 Tensor = torch.Tensor
 ACTIVATIONS = {"silu": F.silu, "gelu": partial(F.gelu, approximate="tanh"), "gelu_erf": F.gelu, "relu": F.relu}
@@ -73,4 +73,5 @@ OP = Op(
     variants=({"activation": "gelu"}, {"activation": "relu"}),
     roundings=roundings,
     matmul_like=True,
+    rows=Rows(scratch=lambda shape: 3 * shape[0] * shape[2]),
 )

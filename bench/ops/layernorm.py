@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, log_uniform, normal, uneven_rows, unknown_kind, weights
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
@@ -84,4 +84,5 @@ OP = Op(
     variants=({"eps": 1e-3},),
     magnitude=offset,
     roundings=scaled,
+    rows=Rows(),
 )

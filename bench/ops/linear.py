@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, log_uniform, matrix, normal, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -62,4 +62,5 @@ OP = Op(
     stability=("wide_range", "cancellation", "bias_dominates"),
     roundings=random_walk,
     matmul_like=True,
+    rows=Rows(),
 )

@@ -6,7 +6,7 @@ import op_costs
 import torch
 from op_inputs import cast, log_uniform, matrix, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -59,4 +59,5 @@ OP = Op(
     stability=("wide_range", "cancellation", "tiny"),
     roundings=random_walk,
     matmul_like=True,
+    rows=Rows(),
 )

@@ -6,7 +6,7 @@ import op_costs
 import torch
 from op_inputs import cast, log_uniform, normal, uneven_rows, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
@@ -59,4 +59,5 @@ OP = Op(
     options={"dim": -1},
     variants=({"dim": 0},),
     magnitude=magnitude,
+    rows=Rows(alone=lambda options: options.get("dim", -1) in (-1, 1)),
 )

@@ -6,7 +6,7 @@ import op_costs
 import torch
 from op_inputs import cast, log_uniform, normal, signs, uneven_rows, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
@@ -55,4 +55,5 @@ OP = Op(
     options={"dim": -1},
     variants=({"dim": 0},),
     exact=True,
+    rows=Rows(alone=lambda options: options.get("dim", -1) in (-1, 1)),
 )

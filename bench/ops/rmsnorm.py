@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from op_inputs import cast, log_uniform, normal, signs, uneven_rows, unknown_kind, weights
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
@@ -63,4 +63,5 @@ OP = Op(
     stability=("eps_dominates", "large", "one_nonzero", "zero_rows"),
     options={"eps": 1e-6},
     variants=({"eps": 1e-3},),
+    rows=Rows(),
 )

@@ -6,7 +6,7 @@ import op_costs
 import torch
 from op_inputs import cast, log_uniform, normal, signs, uniform, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 Tensor = torch.Tensor
 
@@ -69,4 +69,5 @@ OP = Op(
     depth=lambda shape: 2,
     stability=("cancellation", "large", "tiny"),
     roundings=products,
+    rows=Rows(),
 )

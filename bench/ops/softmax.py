@@ -6,7 +6,7 @@ import op_costs
 import torch
 from op_inputs import cast, log_uniform, normal, uniform, unknown_kind
 
-from op import Inputs, Op, Shape
+from op import Inputs, Op, Rows, Shape
 
 
 def reference(x: torch.Tensor) -> torch.Tensor:
@@ -73,4 +73,5 @@ OP = Op(
     depth=lambda shape: shape[-1],
     stability=("large", "large_negative", "identical", "wide", "masked"),
     magnitude=magnitude,
+    rows=Rows(),
 )

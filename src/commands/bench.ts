@@ -22,7 +22,8 @@ export async function bench(file: string, options: Options, io: Io): Promise<num
     if (!hello.ops.includes(target.op) && target.op_file === null)
       throw new UsageError(`--op: expected one of ${hello.ops.join(', ')}, got '${target.op}'`)
     const asked: Target = { ...target, dtype: room.dtype, backend: room.backend }
-    const check = await judge.check(asked, path, { quick: options.quick ?? false })
+    const large = options.large ?? hello.device.kind !== 'cpu'
+    const check = await judge.check(asked, path, { quick: options.quick ?? false, large })
     const timing = check.verdict === 'pass' ? await time(judge, asked, path, options, io) : null
     const passed = check.verdict === 'pass'
     const looked: Looked = {

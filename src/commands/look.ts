@@ -100,7 +100,7 @@ export async function show(text: string, options: Options, io: Io): Promise<numb
   const { state, events } = await openRun(options.run, io)
   const { attempt, kernel } = attemptOf(state, text)
   const seen = eventsOf(events, attempt.experiment)
-  const check = seen.find((e) => e.type === 'checked')
+  const check = seen.flatMap((e) => ((e.type === 'checked' || e.type === 'confirmed') && e.check ? [e.check] : [])).at(-1) ?? null // the last
   const rounds = seen.flatMap((e) => (e.type === 'timed' ? e.timing.rounds : []))
   const committed = seen.find((e) => e.type === 'committed')
   if (io.json) {
@@ -108,7 +108,7 @@ export async function show(text: string, options: Options, io: Io): Promise<numb
       ...attempt,
       kernel,
       commit: committed?.type === 'committed' ? committed.commit : null,
-      check: check?.type === 'checked' ? check.check : null,
+      check,
       rounds,
     })
     return 0
@@ -116,8 +116,8 @@ export async function show(text: string, options: Options, io: Io): Promise<numb
   io.print(`experiment ${attempt.experiment}: ${kernel}, ${attempt.outcome}${attempt.gain === null ? '' : `, ${attempt.gain.toFixed(3)}x`}`)
   io.print(`  idea (${attempt.agent}): ${attempt.hypothesis}`)
   if (attempt.detail) io.print(`  ${attempt.detail}`)
-  if (check?.type === 'checked') {
-    for (const stage of check.check.stages)
+  if (check !== null) {
+    for (const stage of check.stages)
       io.print(
         `  ${stage.status.padEnd(7)} ${stage.name.padEnd(12)} ${stage.cases} cases, ${stage.seconds.toFixed(2)} s${stage.detail ? `: ${stage.detail}` : ''}`,
       )

@@ -43,7 +43,7 @@ export async function rerun(text: string, options: Options, io: Io): Promise<num
     }
     const sides = { incumbent: await side('incumbent', `${committed.commit}^`), candidate: await side('candidate', committed.commit) }
     io.say(`judging experiment ${attempt.experiment} (${kernel}, then: ${attempt.outcome}) again ...`)
-    const again = await judgeAgain(judge, target, sides, state.run.rules)
+    const again = await judgeAgain(judge, target, sides, state.run.rules, state.run.device.kind !== 'cpu')
     const now = again.verdict === null ? again.check.verdict : outcomeOf(again.verdict)
     const gain = again.verdict?.gain ?? null
     if (io.json) {
@@ -77,8 +77,9 @@ async function judgeAgain(
   target: Target,
   sides: { incumbent: Side; candidate: Side & { kind: 'file' } },
   rules: Rules,
+  large: boolean,
 ): Promise<Again> {
-  const check = await judge.check(target, sides.candidate.path, { quick: false })
+  const check = await judge.check(target, sides.candidate.path, { quick: false, large })
   const rounds: Round[] = []
   if (check.verdict !== 'pass') return { check, rounds, verdict: null }
   for (;;) {

@@ -57,8 +57,9 @@ function react(state: State, event: Event): Step {
       return weigh({ ...state, judging: { ...judging, rounds: [...judging.rounds, ...event.timing.rounds], timing: event.timing } }, event)
     case 'confirmed': {
       if (judging.phase !== 'confirming') return only(state)
-      const { experiment, verdict, check, rounds } = judging
-      const failure = event.timing?.failure ?? null
+      const { experiment, verdict, rounds } = judging
+      const check = event.check ?? judging.check
+      const failure = check.verdict === 'pass' ? event.timing?.failure : { side: 'candidate', kind: check.verdict, detail: check.detail }
       const broken = failure?.side === 'candidate' ? failed(failure.kind, failure.detail) : null
       const measured = { check, rounds, confirmed: failure ? null : event.timing, counters: event.counters }
       return settle(state, experiment, broken ?? verdict, measured, event)
@@ -131,9 +132,8 @@ function checked(state: State, event: On<'checked'>): Step {
   if (state.judging.phase !== 'checking') return only(state)
   const { experiment } = state.judging
   const { check } = event
-  const measured: Measured = { check, rounds: [], confirmed: null }
   if (check.verdict === 'pass') return weigh({ ...state, judging: { phase: 'timing', experiment, check, rounds: [], timing: null } }, event)
-  return settle(state, experiment, failed(check.verdict, check.detail), measured, event)
+  return settle(state, experiment, failed(check.verdict, check.detail), { check, rounds: [], confirmed: null }, event)
 }
 
 /** Asks the pairs so far for a verdict, or for more pairs. */

@@ -129,7 +129,8 @@ values, determinism, edge shapes; inputs you cannot predict), then pairs it with
 about 1 % faster on the weighted shapes, with no shape slower than 0.98; else it is thrown away and the incumbent stays.
 
 - kernel.py defines \`kernel_fn\` with the signature it has now, returns a new contiguous tensor of the input's dtype, keeps KERNEL_TYPE and names its BACKEND.
-- It imports torch, triton, the standard library and autokernel_rt only. It is right for every shape, dtype (fp16, bf16, fp32), stride and alignment, not just for those shown.
+- It imports torch, triton, the standard library and autokernel_rt only. It is right for every shape, dtype (fp16, bf16, fp32), stride and alignment, not just for those shown,
+  and for more than 2^31 elements, where offsets need 64 bits.
 - Special-casing the benchmark, caching results, lowering precision below what the dtype asks for, and touching the clock or the judge all fail and waste your turn.
 - Mark constants worth sweeping at module level: \`BLOCK = 1024  # tune: 512 1024 2048\`. Settings around yours are timed before the verdict and the fastest is
   judged, all as one experiment: your ideas are for structure, numbers are found by search.

@@ -73,8 +73,8 @@ export class Judge implements Evaluator {
     return this.ask('hello', {}, Hello, signal)
   }
 
-  check(target: Target, path: string, { quick }: { quick: boolean }, signal?: AbortSignal): Promise<Check> {
-    return this.ask('check', { ...this.about(target), path, quick, seed: null }, Check, signal)
+  check(target: Target, path: string, options: { quick: boolean; large: boolean }, signal?: AbortSignal): Promise<Check> {
+    return this.ask('check', { ...this.about(target), path, ...options, seed: null }, Check, signal)
   }
 
   time(target: Target, sides: Side[], rounds: number, signal?: AbortSignal): Promise<Timing> {

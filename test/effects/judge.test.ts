@@ -27,7 +27,7 @@ function judge(change: Partial<JudgeOptions> = {}): { judge: Judge; log: string 
   return { judge: made, log }
 }
 
-const check = (to: Judge, path: string, signal?: AbortSignal) => to.check(TARGET, path, { quick: false }, signal)
+const check = (to: Judge, path: string, signal?: AbortSignal) => to.check(TARGET, path, { quick: false, large: true }, signal)
 const failure = (work: Promise<unknown>): Promise<Error> =>
   work.then(
     () => new Error('it did not fail'),
@@ -61,6 +61,7 @@ describe('the judge behind its pipe', () => {
       allow_tf32: true,
       path: 'args',
       quick: false,
+      large: true,
       seed: null,
     })
     const sides = [{ name: 'a', kind: 'builtin', which: 'eager' } as const]
@@ -183,7 +184,7 @@ describe('the real judge', () => {
     const hello = await to.hello()
     expect(hello.device.kind).toBe('cpu')
     expect(hello.ops).toContain('rmsnorm')
-    const result = await to.check(TARGET, join(root, 'kernels/rmsnorm/starter_cpp.py'), { quick: true })
+    const result = await to.check(TARGET, join(root, 'kernels/rmsnorm/starter_cpp.py'), { quick: true, large: false })
     expect(result).toMatchObject({ verdict: 'pass', op: 'rmsnorm', quick: true, judge_hash: hello.judge_hash })
   }, 60_000)
 })

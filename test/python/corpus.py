@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-EXPECT = re.compile(r'^expect: (check|time) (\S+)(?: "(.*)")?$', re.MULTILINE)
+EXPECT = re.compile(r'^expect: (check|large|time) (\S+)(?: "(.*)")?$', re.MULTILINE)
 SMALL = [{"shape": [64, 1024], "options": {}, "weight": 1.0}]  # where a CPU times cheats of rmsnorm
 NO_GAIN = 3.0  # a cheat that worked would be thirty times faster than the honest path it pretends to take
 
@@ -28,7 +28,8 @@ class Kernel:
     op: str
     device: str  # 'cpu', 'cuda', or 'any'
     slow: bool  # longer to build than the corpus waits for the others
-    expect: tuple[str, str, str] | None  # phase, verdict and words of the detail, where it must be turned away
+    # phase, verdict and words of the detail, where it must be turned away; `large` is a check beyond 2^31 elements
+    expect: tuple[str, str, str] | None
 
 
 def listed(folder: str) -> list[Kernel]:
@@ -45,7 +46,9 @@ def _read(path: Path, bad: bool) -> Kernel:
     op, device = named["KERNEL_TYPE"], named["DEVICE"]
     expect = EXPECT.search(text)
     if op is None or (bad and expect is None):
-        raise ValueError(f"{path.name}: expected a KERNEL_TYPE, and of a bad one a line 'expect: check|time verdict'")
+        raise ValueError(
+            f"{path.name}: expected a KERNEL_TYPE, and of a bad one a line 'expect: check|large|time verdict'"
+        )
     said = (expect.group(1), expect.group(2), expect.group(3) or "") if bad and expect else None
     return Kernel(path, op.group(1), device.group(1) if device else "any", named["SLOW"] is not None, said)
 
@@ -54,9 +57,9 @@ def turned_away(judge: Judging, kernel: Kernel, on_gpu: bool = False) -> str:
     """'' where a cheat is turned away for the right reason, else what happened instead."""
     assert kernel.expect is not None
     phase, kind, words = kernel.expect
-    check = judge.check(kernel.path, kernel.op)
-    said = f"{check['verdict']}: {check['detail'][:300]}"
-    if phase == "check":
+    check = judge.check(kernel.path, kernel.op, large=phase == "large")
+    said = f"{check['verdict']}: {check['detail'][:300] or check['stages'][-1]['detail']}"
+    if phase != "time":
         if re.fullmatch(kind, check["verdict"]) and re.search(words, check["detail"], re.IGNORECASE):
             return ""
         # what was written for a CPU fails on a GPU in its own ways
@@ -79,9 +82,9 @@ def turned_away(judge: Judging, kernel: Kernel, on_gpu: bool = False) -> str:
     return ""
 
 
-def passes(judge: Judging, kernel: Kernel, dtype: str = "fp32") -> str:
+def passes(judge: Judging, kernel: Kernel, dtype: str = "fp32", large: bool = False) -> str:
     """'' where an honest kernel passes and can be timed, else what was held against it."""
-    check = judge.check(kernel.path, kernel.op, dtype)
+    check = judge.check(kernel.path, kernel.op, dtype, large=large)
     if check["verdict"] != "pass":
         return f"check: {check['verdict']}: {check['detail'][:300]}"
     if check["held"]:

@@ -35,7 +35,15 @@ class Client:
         return reply
 
     def check(self, path: Path | str, op: str, dtype: str = "fp32", **more: Any) -> dict[str, Any]:
-        fields = {"op_file": None, "shapes": [], "quick": False, "allow_tf32": False, "seed": None, **more}
+        fields = {
+            "op_file": None,
+            "shapes": [],
+            "quick": False,
+            "large": False,
+            "allow_tf32": False,
+            "seed": None,
+            **more,
+        }
         reply = self.ask("check", path=str(path), op=op, dtype=dtype, **fields)
         assert reply["ok"], reply
         return reply["result"]

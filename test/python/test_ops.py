@@ -123,6 +123,14 @@ def test_targets_include_the_first_and_the_last_class() -> None:
     assert {0, SMALL["cross_entropy"][1] - 1} <= set(targets.tolist())
 
 
+@pytest.mark.parametrize("rows", [64, 4096])
+def test_no_row_of_a_cross_entropy_costs_more_than_a_fifth_of_all(rows: int) -> None:
+    logits, targets = draw(OPS["cross_entropy"], "fp32", shape=(rows, 50))
+    assert logits is not None and targets is not None
+    losses = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    assert 0.15 < losses.max() / losses.sum() < 0.25
+
+
 def test_linear_has_a_bias_in_about_half_of_its_cases() -> None:
     op = OPS["linear"]
     for shapes in (op.cpu_shapes, op.cpu_edges, op.gpu_shapes, op.gpu_edges):
