@@ -20,55 +20,48 @@ LONG_WARPS = 8  # tune: 4 8 16
 
 
 @triton.jit
-def load(ptr, offsets, mask):
-    return tl.load(ptr + offsets, mask=mask, other=0.0).to(tl.float32)  # masked lanes hold 0 and add nothing
+def load(ptrs, mask):
+    return tl.load(ptrs, mask=mask, other=0.0).to(tl.float32)  # masked lanes hold 0 and add nothing
 
 
 @triton.jit
 def short_rows_kernel(
-    y_ptr,
-    x_ptr,
-    w_ptr,
-    b_ptr,
-    x_row_stride,
-    n_rows,
-    n_cols,
-    eps,
-    ROWS: tl.constexpr,
-    HEAD: tl.constexpr,
-    TAIL: tl.constexpr,
+    y_ptr, x_ptr, w_ptr, b_ptr, x_row_stride, n_rows, n_cols, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """A row is HEAD columns and up to TAIL more (0: none), so that few lanes idle where its length is no power of 2."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]  # int64: row * stride passes 2^31
-    x_start, y_start, is_row = row * x_row_stride, row * n_cols, row < n_rows
-    cols = tl.arange(0, HEAD)[None, :]
+    cols = tl.arange(0, BLOCK)[None, :]
     in_row = cols < n_cols
-    x = load(x_ptr, x_start + cols, is_row & in_row)
-    total = tl.sum(x, axis=1)
-    if TAIL:
-        tail = HEAD + tl.arange(0, TAIL)[None, :]
-        in_tail = tail < n_cols
-        x2 = load(x_ptr, x_start + tail, is_row & in_tail)
-        total += tl.sum(x2, axis=1)
-    mean = total[:, None] / n_cols
+    mask = (row < n_rows) & in_row
+    x = load(x_ptr + row * x_row_stride + cols, mask)
+    mean = tl.sum(x, axis=1) / n_cols
+    centered = tl.where(in_row, x - mean[:, None], 0.0)
+    rstd = tl.rsqrt(tl.sum(centered * centered, axis=1) / n_cols + eps)
 
-    x = tl.where(in_row, x - mean, 0.0)
-    squares = tl.sum(x * x, axis=1)
-    if TAIL:
-        x2 = tl.where(in_tail, x2 - mean, 0.0)
-        squares += tl.sum(x2 * x2, axis=1)
-    rstd = tl.rsqrt(squares / n_cols + eps)
+    # weight and bias after the sums: registers held for them would keep other rows from being in flight
+    y = centered * rstd[:, None] * load(w_ptr + cols, in_row) + load(b_ptr + cols, in_row)
+    tl.store(y_ptr + row * n_cols + cols, y.to(y_ptr.dtype.element_ty), mask=mask)
 
-    # Weight and bias come after the sums: registers held for them would keep other rows from being in flight. All of
-    # them before a store, which no load may pass.
-    w, b = load(w_ptr, cols, in_row), load(b_ptr, cols, in_row)
-    if TAIL:
-        w2, b2 = load(w_ptr, tail, in_tail), load(b_ptr, tail, in_tail)
-    y = x * rstd[:, None] * w + b
-    tl.store(y_ptr + y_start + cols, y.to(y_ptr.dtype.element_ty), mask=is_row & in_row)
-    if TAIL:
-        y2 = x2 * rstd[:, None] * w2 + b2
-        tl.store(y_ptr + y_start + tail, y2.to(y_ptr.dtype.element_ty), mask=is_row & in_tail)
+
+@triton.jit
+def uneven_row_kernel(y_ptr, x_ptr, w_ptr, b_ptr, x_row_stride, n_cols, eps, HEAD: tl.constexpr, TAIL: tl.constexpr):
+    """A row in two parts, HEAD columns and up to TAIL, where one block would leave many lanes idle: 5120 in 8192."""
+    row = tl.program_id(0).to(tl.int64)  # int64: row * stride passes 2^31 on large inputs
+    x_row_ptr, y_row_ptr = x_ptr + row * x_row_stride, y_ptr + row * n_cols
+    head, tail = tl.arange(0, HEAD), HEAD + tl.arange(0, TAIL)
+    in_tail = tail < n_cols
+    x = tl.load(x_row_ptr + head).to(tl.float32)
+    x2 = load(x_row_ptr + tail, in_tail)
+
+    mean = (tl.sum(x, axis=0) + tl.sum(x2, axis=0)) / n_cols
+    x -= mean
+    x2 = tl.where(in_tail, x2 - mean, 0.0)
+    rstd = tl.rsqrt((tl.sum(x * x, axis=0) + tl.sum(x2 * x2, axis=0)) / n_cols + eps)
+
+    # after the sums, as above, and all before the first store, which no load may pass
+    w, b = tl.load(w_ptr + head).to(tl.float32), tl.load(b_ptr + head).to(tl.float32)
+    w2, b2 = load(w_ptr + tail, in_tail), load(b_ptr + tail, in_tail)
+    tl.store(y_row_ptr + head, (x * rstd * w + b).to(y_ptr.dtype.element_ty))
+    tl.store(y_row_ptr + tail, (x2 * rstd * w2 + b2).to(y_ptr.dtype.element_ty), mask=in_tail)
 
 
 @triton.jit
@@ -116,12 +109,14 @@ def kernel_fn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: fl
     if n_cols > MAX_BLOCK:
         long_rows_kernel[(n_rows,)](*args, n_cols, eps, LONG_BLOCK, num_warps=LONG_WARPS)
         return y
-    head, tail = triton.next_power_of_2(n_cols), 0
-    rest = n_cols - head // 2
-    if triton.next_power_of_2(rest) < head // 2:
-        head, tail = head // 2, triton.next_power_of_2(rest)
-    tile_rows = max(1, TILE // head)
-    num_warps = min(16, max(1, tile_rows * head // (32 * PER_THREAD)))
+    block = triton.next_power_of_2(n_cols)
+    head, tail = block // 2, max(16, triton.next_power_of_2(n_cols - block // 2))
+    if block > TILE and tail < head:
+        num_warps = min(16, max(1, head // (32 * PER_THREAD)))
+        uneven_row_kernel[(n_rows,)](*args, n_cols, eps, head, tail, num_warps=num_warps)
+        return y
+    tile_rows = max(1, TILE // block)
+    num_warps = min(16, max(1, tile_rows * block // (32 * PER_THREAD)))
     grid = (triton.cdiv(n_rows, tile_rows),)
-    short_rows_kernel[grid](*args, n_rows, n_cols, eps, tile_rows, head, tail, num_warps=num_warps)
+    short_rows_kernel[grid](*args, n_rows, n_cols, eps, tile_rows, block, num_warps=num_warps)
     return y
