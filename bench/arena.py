@@ -112,6 +112,7 @@ class Arena:
         if self.pointer:
             cuda_ipc.release(self.pointer)
             self.pointer = 0
+            torch.cuda.empty_cache()  # the next candidate may need what the reference held
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from arena import Arena, Buffer, bytes_for, view
 from correctness import LARGE, Limits, Progress, Verdict, Wrong
-from rounds import load_order
 from seal import Seal
 from slices import AT_ONCE, Grown, grow, judge_bytes, limit_of, limit_of_mean, pieces, places, weighed
 from tolerance import Tolerance, index_of
-from worker import JudgeError, WorkerFailed
-from workers import Pool
+from worker import JudgeError, WorkerFailed, load_order
+from workers import Pool, sha256
 
 from op import Case, Inputs, Op
 
@@ -57,11 +56,11 @@ def left_out(op: Op, case: Case, request: Mapping[str, Any], gpu: bool) -> str:
     return ""
 
 
-def in_a_fresh_process(pool: Pool, limits: Limits, gpu: bool, data: bytes, source: str, tf32: bool) -> Call:
+def in_a_fresh_process(pool: Pool, limits: Limits, gpu: bool, data: bytes, tf32: bool) -> Call:
     seconds = limits.call * (1 if gpu else CPU_PATIENCE)
 
     def call(block: Arena, order: dict[str, Any]) -> dict[str, Any]:
-        with pool.spawn(block, source) as worker:
+        with pool.spawn(block, sha256(data)) as worker:
             try:
                 worker.await_ready()
             except WorkerFailed as error:  # nothing of the candidate's has run yet
@@ -131,7 +130,6 @@ class LargeExam:
             return self._compare(verdict, grown, inputs, view(block.flat, slot))
         finally:
             block.close()
-            self._forget()
 
     def _needed(self, grown: Grown, room: int) -> int:
         """Inputs and output, and beside them what the candidate or, once it has gone, the judge takes."""

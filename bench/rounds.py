@@ -14,7 +14,7 @@ from clock import TimingFailed
 from correctness import Limits
 from counted import counted_us
 from timing import Stopwatch
-from worker import Worker, WorkerFailed, end
+from worker import Worker, WorkerFailed, end, load_order
 
 EMPTY = {"name": "empty", "kind": "builtin", "which": "empty"}
 READY_AT_ONCE = 4  # rounds whose processes are made ready side by side on a GPU
@@ -115,12 +115,6 @@ class Rounds:
             return load_order(worker, data, tf32)
         which = {"builtin": side["which"], "op": self.request["op"], "op_file": self.request.get("op_file")}
         return {"do": "load", "allow_tf32": tf32, **which}
-
-
-def load_order(worker: Worker, data: bytes, allow_tf32: bool) -> dict[str, Any]:
-    path = worker.scratch / "kernel.py"
-    path.write_bytes(data)  # the very bytes that were hashed, where only this candidate sees them
-    return {"do": "load", "allow_tf32": allow_tf32, "path": str(path)}
 
 
 def _source(side: dict[str, Any]) -> bytes:

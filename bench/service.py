@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import baselines
-import compiled
 import correctness
 import device_facts
 import disturbance
-import large
 import nvidia_tools
 import op_table
 import roofline
@@ -24,16 +18,16 @@ import source_scan
 import torch
 import trials
 import verify_model
-import warmers
 import windows
 import workers
-from arena import CPU_BYTES, Arena
+from arena import Arena
 from calibration import Calibrations
+from checks import NO_FACTS, Checks
 from clock import TimingFailed
-from correctness import Examiner, Limits, Wrong
-from rounds import EMPTY, Rounds, load_order
+from correctness import Limits, Progress, Wrong
+from rounds import EMPTY, Rounds
 from timing import Stopwatch
-from worker import JudgeError, Worker, WorkerFailed, end
+from worker import JudgeError, WorkerFailed
 from workers import Pool
 
 
@@ -48,14 +42,12 @@ class Judge:
         self.device = torch.device("cuda", 0) if self.gpu else torch.device("cpu")
         self.hash = workers.judge_hash()
         self.calibrations: Calibrations = {}
-        self.leaving: list[Worker] = []  # told to end, and not waited for until it matters
-        self.large_elements = large.ELEMENTS
-        self.met: set[str] = set()  # exams that were passed: all that they compile lies in the cache
+        self.checks = Checks(self.pool, self.device, limits)
         self._facts: dict[str, Any] | None = None
         self._sandbox: str | None = None
 
     def close(self) -> None:
-        self._settle()
+        self.checks.settle()
         self.pool.close()
 
     @property
@@ -78,27 +70,19 @@ class Judge:
         ops = sorted(op_table.load_ops())
         return {"protocol": 1, "judge_hash": self.hash, "sandbox": self.sandbox, "device": self.facts, "ops": ops}
 
-    def _settle(self) -> None:
-        """Waits until the processes that were told to end are gone, and with them their hold on the device."""
-        end(self.leaving)
-        self.leaving.clear()
-
-    def check(
-        self, request: dict[str, Any], progress: Callable[[dict[str, Any]], None] | None = None
-    ) -> dict[str, Any]:
+    def check(self, request: dict[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         began, confined = time.monotonic(), self.sandbox
-        self._settle()
+        self.checks.settle()
         data = Path(request["path"]).read_bytes()
         source = workers.sha256(data)
         found = source_scan.scan(data)
-        verdict = correctness.Verdict()
-        facts: dict[str, Any] = {"memory": None, "compiler": None}
+        verdict, facts = correctness.Verdict(), NO_FACTS
         if found.refused:
             verdict.note("build", "fail", detail=verdict.fail("build", Wrong(found.refused)))
             for name in correctness.STAGES[1:]:
                 verdict.note(name, "skipped")
         else:
-            verdict, facts = self._examine(request, data, source, progress)
+            verdict, facts = self.checks.examine(request, data, progress)
         if workers.sha256(Path(request["path"]).read_bytes()) != source:
             raise JudgeError(f"{request['path']} changed while it was being judged")
         return {
@@ -122,51 +106,6 @@ class Judge:
             "sandbox": confined,
         }
 
-    def _examine(
-        self, request: dict[str, Any], data: bytes, source: str, progress: Any
-    ) -> tuple[correctness.Verdict, dict[str, Any]]:
-        op = baselines.find_op(request["op"], request.get("op_file"))
-        seed = request.get("seed")
-        rng = random.Random(int.from_bytes(os.urandom(16), "big") if seed is None else seed)
-        torch.manual_seed(rng.getrandbits(62))  # a user's make_inputs may draw from the global generator
-        plan = trials.Plan(op, request["dtype"], request.get("shapes") or [], self.gpu, rng)
-        block = Arena(self.device, plan.bytes_needed() if self.gpu else CPU_BYTES)
-        tf32, helpers = bool(request.get("allow_tf32")), list[Worker]()
-        exam = json.dumps([source, op.name, request["dtype"], request.get("shapes")])
-        try:
-            with self.pool.spawn(block, source) as worker:
-                worker.await_ready()
-                self._set_tf32(tf32)
-
-                if exam not in self.met and warmers.wanted(data, self.gpu, request):
-                    load = lambda helper: load_order(helper, data, tf32)  # noqa: E731
-                    helpers += warmers.start(self.pool, block, source, load, warmers.count(op, plan))
-
-                def staged(stage: dict[str, Any]) -> None:
-                    if progress:
-                        progress(stage)
-                    # not before it is worth while: a kernel that hangs the device shall not do so many times
-                    if (stage["name"], stage["status"]) == ("smoke", "pass"):
-                        warmers.tell(helpers, op, plan, block.device)
-
-                examiner = Examiner(op, worker, block, self.limits, correctness.fresh_seed(rng), tf32, staged)
-                quick = bool(request.get("quick"))
-                verdict = examiner.run(plan, load_order(worker, data, tf32), quick)
-                if verdict.kind == "pass" and not quick:
-                    self.met.add(exam)
-                facts = _told(worker, passed=verdict.kind == "pass")
-        finally:
-            for helper in helpers:
-                helper.doom()
-            self.leaving += helpers
-            self._release(block)
-        if request.get("large"):
-            self._settle()  # what they hold of the device's memory is asked for now
-        fresh = large.in_a_fresh_process(self.pool, self.limits, self.gpu, data, source, tf32)
-        exam = large.LargeExam(op, plan.primary, plan.dtype, self.device, rng, tf32, fresh, self.large_elements)
-        exam.stage(verdict, request, progress)
-        return verdict, facts
-
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         began, _ = time.monotonic(), self.sandbox
         op = baselines.find_op(request["op"], request.get("op_file"))
@@ -174,7 +113,7 @@ class Judge:
         dtype, tf32 = request["dtype"], bool(request.get("allow_tf32"))
         cases = trials.model_cases(op, request.get("shapes") or []) or [(trials.primary_case(op, [], self.gpu), 1.0)]
         limits = [roofline.limit(op, case, dtype, self.facts["measured"]) for case, _ in cases]
-        self._set_tf32(tf32)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
         block, timed = windows.prepare(op, cases, dtype, self.device, self.facts["cache_bytes"], random.SystemRandom())
         rounds = Rounds(
             request,
@@ -182,7 +121,7 @@ class Judge:
             Stopwatch(op, dtype, block, timed, self.limits, tf32, self.calibrations),
             self.limits,
             self.gpu,
-            self._settle,
+            self.checks.settle,
         )
         failure, state = None, disturbance.gpu_state() if self.gpu else {}
         try:
@@ -192,7 +131,7 @@ class Judge:
                 raise JudgeError(f"the clock cannot be calibrated: {error}") from error
             failure = {"side": error.side, "kind": error.kind, "detail": error.detail}
         finally:
-            self._release(block)
+            block.close()
         return {
             "rounds": rounds.results(),
             "roofline": roofline.weighted(limits, [weight for _, weight in cases]),
@@ -228,21 +167,3 @@ class Judge:
         finally:
             if self.gpu:
                 torch.cuda.empty_cache()
-
-    def _release(self, block: Arena) -> None:
-        block.close()
-        if self.gpu:
-            torch.cuda.empty_cache()  # the next candidate may need what the reference held
-
-    def _set_tf32(self, allowed: bool) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def _told(worker: Worker, passed: bool) -> dict[str, Any]:
-    """What a candidate that passed says of itself: for the report, and for no decision."""
-    answers: dict[str, Any] = {"memory": {}, "compiler": {}}
-    for order in answers if passed else ():
-        with contextlib.suppress(WorkerFailed):
-            answers[order] = worker.ask({"do": order}, 15)
-    peak = answers["memory"].get("peak_mb")
-    return {"memory": peak if isinstance(peak, float) else None, "compiler": compiled.accept(answers["compiler"])}

@@ -140,6 +140,13 @@ def end(workers: Iterable[Worker]) -> None:
         worker.kill()
 
 
+def load_order(worker: Worker, data: bytes, allow_tf32: bool) -> dict[str, Any]:
+    """Tells a process to import these bytes as kernel.py."""
+    path = worker.scratch / "kernel.py"
+    path.write_bytes(data)  # the very bytes that were hashed, where only this candidate sees them
+    return {"do": "load", "allow_tf32": allow_tf32, "path": str(path)}
+
+
 def _plain(value: Any) -> Any:
     """A candidate's words reach terminals and prompts: nothing that moves a cursor or hides a line."""
     return UNPRINTABLE.sub("?", value) if isinstance(value, str) else value

@@ -23,7 +23,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOKERNEL_CACHE", str(tmp_path_factory.mktemp("cache")))
         found = Judge("cpu", "auto", Limits(build=20, call=6))
-    found.large_elements = 1 << 22
+    found.checks.large_elements = 1 << 22
     yield found
     found.close()
 

@@ -16,9 +16,8 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
 import op_table  # noqa: E402
 import warmers  # noqa: E402
 from arena import Arena  # noqa: E402
-from rounds import load_order  # noqa: E402
 from trials import Plan  # noqa: E402
-from worker import end  # noqa: E402
+from worker import end, load_order  # noqa: E402
 from workers import Pool  # noqa: E402
 
 KERNEL = b"""
