@@ -17,6 +17,7 @@ import {
   Verification,
 } from '../schema.ts'
 import { Killed, Served } from './served.ts'
+import { dropFolder, scratchFolder } from './temporary.ts'
 
 type Question = 'hello' | 'check' | 'time' | 'verify' | 'counters' | 'sanitize'
 
@@ -156,7 +157,10 @@ export class Judge implements Evaluator {
 
   private start(): Served {
     const { python, script, device, sandbox, log } = this.options
-    return new Served(python, [script, '--serve', '--device', device, '--sandbox', sandbox], log)
+    const scratch = scratchFolder('judge') // ours, since a judge that is cut off cannot remove what it has made
+    const served = new Served(python, [script, '--serve', '--device', device, '--sandbox', sandbox], log, { AUTOKERNEL_SCRATCH: scratch })
+    void served.ended.then(() => dropFolder(scratch))
+    return served
   }
 
   /** Whatever it was doing is cut off; the next question starts a fresh one. */

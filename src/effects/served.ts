@@ -22,7 +22,7 @@ export class Served {
   private flooded = false
   private stopped = false // by us
 
-  constructor(command: string, args: string[], log: string) {
+  constructor(command: string, args: string[], log: string, env: Record<string, string> = {}) {
     this.log = log
     const stderr = openSync(log, 'a')
     this.logStart = fstatSync(stderr).size
@@ -34,7 +34,7 @@ export class Served {
       buffer: false,
       reject: false,
       stdio: ['pipe', 'pipe', createWriteStream(log, { fd: stderr, autoClose: false })], // its descriptor goes straight to the child
-      env: childEnv(),
+      env: { ...childEnv(), ...env },
       extendEnv: false,
     })
     closeSync(stderr)

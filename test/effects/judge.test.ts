@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -149,6 +149,21 @@ describe('the judge behind its pipe', () => {
     expect(readFileSync(tries, 'utf8')).toBe('xxx')
     expect((await to.hello()).protocol).toBe(1)
   })
+
+  it.each(['pass', 'hang', 'die'])(
+    "has a temporary folder of its own while it lives, and none when it has ended over '%s'",
+    async (path) => {
+      const { judge: to } = judge()
+      const place = tempFolder()
+      vi.stubEnv('TMPDIR', place)
+      onTestFinished(() => void vi.unstubAllEnvs())
+      await to.hello()
+      expect(readdirSync(place)).toEqual([expect.stringMatching(/^autokernel-judge-/)])
+      await failure(check(to, path, AbortSignal.timeout(300)))
+      await to.close()
+      await vi.waitUntil(() => readdirSync(place).length === 0, { timeout: 2000 })
+    },
+  )
 
   it('cannot be started without its Python: one line', async () => {
     expect(await failure(judge({ python: '/nonexistent/python' }).judge.hello())).toBeInstanceOf(EnvironmentError)
