@@ -107,16 +107,24 @@ export class Served {
   }
 
   private lastWords(): string[] {
-    const file = openSync(this.log, 'r')
-    const { size } = fstatSync(file)
-    const from = Math.max(this.logStart, size - LAST_WORDS)
-    const bytes = Buffer.alloc(Math.max(0, size - from))
-    readSync(file, bytes, 0, bytes.length, from)
-    closeSync(file)
-    return bytes
+    return this.tailOfLog()
       .toString('utf8')
       .split('\n')
       .filter((line) => line.trim() !== '')
       .slice(-6)
+  }
+  /** Nothing where it cannot be read (somebody removed it, no handles are left): whoever waits for the end must hear of it all the same. */
+  private tailOfLog(): Buffer {
+    try {
+      const file = openSync(this.log, 'r')
+      const { size } = fstatSync(file)
+      const from = Math.max(this.logStart, size - LAST_WORDS)
+      const bytes = Buffer.alloc(Math.max(0, size - from))
+      readSync(file, bytes, 0, bytes.length, from)
+      closeSync(file)
+      return bytes
+    } catch {
+      return Buffer.alloc(0)
+    }
   }
 }

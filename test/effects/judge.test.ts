@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -164,6 +164,16 @@ describe('the judge behind its pipe', () => {
       await vi.waitUntil(() => readdirSync(place).length === 0, { timeout: 2000 })
     },
   )
+
+  it('ends, and is told to have ended, when somebody removed its log', async () => {
+    const { judge: to, log } = judge()
+    await to.hello()
+    rmSync(log)
+    await to.close()
+    await to.hello()
+    rmSync(log)
+    expect(String(await failure(check(to, 'die')))).toMatch(/ended \(exit code 1\); log: /)
+  })
 
   it('cannot be started without its Python: one line', async () => {
     expect(await failure(judge({ python: '/nonexistent/python' }).judge.hello())).toBeInstanceOf(EnvironmentError)
