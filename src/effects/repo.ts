@@ -1,4 +1,5 @@
 /** The run's own branch and worktree: every candidate a commit, every keep one step of the branch, the user's side untouched. */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { foreignCommit, type OnBranch } from '../core/branch.ts'
@@ -50,16 +51,23 @@ export class RunRepo implements Repo {
     if (begun) await forgetWorktree(gitDir, worktree)
     const tip = await commitAt(git, `refs/heads/autokernel/${run}`)
     const mine = begun && tip !== null && (tip === head || foreignCommit(await between(git, head, tip), tip, run) === null)
-    if (tip !== null && !mine) {
-      throw new UsageError(`branch autokernel/${run} exists already; choose another --run, or continue that run with --resume ${run}`)
-    }
-    if (await commitAt(git, 'refs/heads/autokernel')) {
-      throw new UsageError(`a branch named 'autokernel' is in the way of autokernel/${run}; rename it: git branch -m autokernel NEW-NAME`)
-    }
+    if (!mine) await RunRepo.refuseTaken(repository, run, worktree)
     await mkdir(dirname(worktree), { recursive: true })
     const force = mine ? ['--force', '-B'] : ['-b']
     await git.run(['worktree', 'add', '--no-checkout', ...force, `autokernel/${run}`, worktree, head])
     return RunRepo.enter(repository, run, worktree)
+  }
+
+  /** Asked before a run is planned, too: profiling takes minutes. */
+  static async refuseTaken({ git }: Repository, run: string, worktree: string): Promise<void> {
+    if (await commitAt(git, `refs/heads/autokernel/${run}`))
+      throw new UsageError(`branch autokernel/${run} exists already, and no run of that name in this folder; choose another --run`)
+    if (await commitAt(git, 'refs/heads/autokernel'))
+      throw new UsageError(`a branch named 'autokernel' is in the way of autokernel/${run}; rename it: git branch -m autokernel NEW-NAME`)
+    if (existsSync(worktree))
+      throw new UsageError(
+        `${worktree}: expected nothing yet, found the worktree of a run without a journal; remove it, or choose another --run`,
+      )
   }
 
   /**
