@@ -137,15 +137,15 @@ function mustBeOf(file: string, given: string, { name }: RunFolder): void {
 }
 
 function savedProfile(path: string): Profile {
-  const found = existsSync(path) ? Profile.safeParse(parsed(readFileSync(path, 'utf8'))).data : null
+  const found = existsSync(path) ? Profile.safeParse(contents(path)).data : null
   if (found) return found
   const what = found === null ? 'nothing' : 'something else'
   throw new UsageError(`${path}: expected the profile that the run began with, found ${what}; restore the file, or start a new run`)
 }
 
-function parsed(text: string): unknown {
+function contents(path: string): unknown {
   try {
-    return JSON.parse(text)
+    return JSON.parse(readFileSync(path, 'utf8'))
   } catch {
     return null
   }

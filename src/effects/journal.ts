@@ -19,6 +19,24 @@ export type Header = z.infer<typeof Header>
 const SEAL_BYTES = ',"crc":"01234567"}'.length
 const StoredEvent = z.looseObject({ type: z.string(), seq: z.number().int(), at: z.number(), wall: z.string() })
 
+const KINDS: Record<Event['type'], true> = {
+  started: true,
+  baselined: true,
+  answered: true,
+  swept: true,
+  committed: true,
+  checked: true,
+  timed: true,
+  confirmed: true,
+  declined: true,
+  settled: true,
+  woke: true,
+  deadline: true,
+  stop: true,
+  paused: true,
+  resumed: true,
+}
+
 export type Recorded = { header: Header; events: Event[]; bytes: number } // bytes: length of the whole lines
 
 export class JournalFile implements Journal {
@@ -82,9 +100,13 @@ export async function readJournal(path: string): Promise<Recorded> {
       continue
     }
     const event = StoredEvent.safeParse(value)
-    if (!event.success) throw broken(path, number, z.prettifyError(event.error))
+    if (!event.success) throw broken(path, number, z.prettifyError(event.error).replace(/\s+/g, ' '))
     const due = (events.at(-1)?.seq ?? event.data.seq - 1) + 1
     if (event.data.seq !== due) throw broken(path, number, `expected event ${due}, found ${event.data.seq}`)
+    if (!Object.hasOwn(KINDS, event.data.type))
+      throw new UsageError(
+        `${path}: line ${number}: expected an event that this version knows, found '${event.data.type}'; go on with the version that wrote it`,
+      )
     events.push(value as Event) // written by append() from an Event; the checks above say that the file is that file
   }
   if (header === null) throw new UsageError(`${path}: expected the journal of a run, found an empty file; restore it, or start a new run`)

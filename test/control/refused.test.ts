@@ -101,6 +101,7 @@ describe('a run that is there goes on only as itself', () => {
   it.each<[string, (file: string) => void, string]>([
     ['lost', () => {}, 'nothing'],
     ['damaged', (file) => writeFileSync(file, '{"format":'), 'something else'],
+    ['a folder', (file) => mkdirSync(file), 'something else'],
   ])('is refused in one line when its profile is %s', async (_, damage, found) => {
     const run = night()
     await run.say(...run.fresh('--max-experiments', '1'))

@@ -77,6 +77,14 @@ it('refuses a file that is no journal, an empty one, and to start over an existi
   )
 })
 
+it('refuses an event of a kind that this version does not know, with its line', async () => {
+  const path = await journalOf(2)
+  const text = JSON.stringify({ ...event(2), type: 'teleported' })
+  appendFileSync(path, `${text.slice(0, -1)},"crc":"${crc32(text).toString(16).padStart(8, '0')}"}\n`)
+  const expected = `${path}: line 4: expected an event that this version knows, found 'teleported'; go on with the version that wrote it`
+  await expect(readJournal(path)).rejects.toThrow(new UsageError(expected))
+})
+
 it.each(['with a seal as ours', 'with none'])('names the format of a newer version %s, and says what can go on with it', async (seal) => {
   const path = join(tempFolder(), 'events.jsonl')
   const text = '{"format":3,"run":"night-1","begun":{}}'
