@@ -17,15 +17,19 @@ export type Holding = {
   folder: RunFolder
   io: Io
   notify: Address | null
+  interrupted: AbortSignal // then nobody waits for news to be delivered
   stopNow: () => void // told as soon as somebody asks, also while the run is still being planned
 }
 
-export async function holdRun<T>({ folder, io: plain, notify, stopNow }: Holding, work: (held: Held) => Promise<T>): Promise<T> {
+export async function holdRun<T>(
+  { folder, io: plain, notify, interrupted, stopNow }: Holding,
+  work: (held: Held) => Promise<T>,
+): Promise<T> {
   makeRunFolder(plain.cwd, folder.name)
   const opened = new Opened()
   opened.add(takeRun(folder), (lock) => lock.release()) // from here on the log and the orders are ours
   const io = withLog(plain, folder.log)
-  const news = new News(notify, folder, io)
+  const news = new News(notify, folder, io, interrupted)
   let broken = false
   let failUncaught = (_: unknown): void => {}
   const uncaught = new Promise<never>((_, reject) => {

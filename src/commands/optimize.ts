@@ -45,7 +45,7 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
   const keys = options.resume === undefined ? await askKeys(options, io) : null // whom a resumed run asks, its journal may have to say
-  const holding = { folder, io, notify, stopNow: () => interruption.interrupt('SIGTERM') }
+  const holding = { folder, io, notify, interrupted: interruption.signal, stopNow: () => interruption.interrupt('SIGTERM') }
   return holdRun(holding, async (held) => {
     const session = options.resume === undefined ? await newSession(held, options, now) : await resumedSession(held, options)
     if (session === null) return 0
