@@ -120,16 +120,17 @@ export class Judge implements Evaluator {
     // A killed one may hold the device for some ms.
     if (!(await within(GONE_MS, this.gone))) throw new DeviceFailed(`the judge was killed ${GONE_MS / 1000} s ago and is still there`)
     signal?.throwIfAborted()
-    const served = this.served?.alive ? this.served : this.start()
-    this.served = served
     const id = ++this.asked
-    const device = await this.options.takeTurn?.(signal)
+    const device = await this.options.takeTurn?.(signal) // first: what a judge does to start would disturb whoever measures
     const cut = new Cut(this.options.deadlinesMs?.[type] ?? DEADLINES_MS[type], type, signal)
+    let served: Served | null = null
     try {
+      served = this.served?.alive ? this.served : this.start()
+      this.served = served
       const line = await Promise.race([served.exchange(JSON.stringify({ id, type, ...body })), cut.happened])
       return this.read(line, id, type, schema)
     } catch (error) {
-      if (!(error instanceof Declined)) this.discard(served)
+      if (served && !(error instanceof Declined)) this.discard(served)
       const deviceFailed = this.answered && error instanceof Error && !(error instanceof Declined) && DEVICE.test(error.message)
       throw deviceFailed ? new DeviceFailed(deviceLine(error.message), { cause: error }) : error
     } finally {

@@ -175,6 +175,23 @@ describe('the judge behind its pipe', () => {
     expect(String(await failure(check(to, 'die')))).toMatch(/ended \(exit code 1\); log: /)
   })
 
+  it('is not even started before the device is its own, and gives it back when it cannot be started', async () => {
+    const place = tempFolder()
+    const events: string[] = []
+    const takeTurn = async () => {
+      events.push(`taken with ${readdirSync(place).length} judges`)
+      return { release: () => void events.push('given back') }
+    }
+    const { judge: to } = judge({ takeTurn })
+    vi.stubEnv('TMPDIR', place)
+    onTestFinished(() => void vi.unstubAllEnvs())
+    await to.hello()
+    await to.close()
+    vi.stubEnv('TMPDIR', join(place, 'nowhere'))
+    expect(await failure(to.hello())).toBeInstanceOf(EnvironmentError)
+    expect(events).toEqual(['taken with 0 judges', 'given back', expect.stringMatching(/^taken/), 'given back'])
+  })
+
   it('cannot be started without its Python: one line', async () => {
     expect(await failure(judge({ python: '/nonexistent/python' }).judge.hello())).toBeInstanceOf(EnvironmentError)
   })
