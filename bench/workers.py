@@ -49,7 +49,8 @@ class Pool:
     def __init__(self, gpu: bool, sandbox_mode: str, work: Path) -> None:
         self.gpu, self.mode, self.work = gpu, sandbox_mode, work
         self.level = "none" if sandbox_mode == "none" else "full"  # what candidates get; lowered where a probe fails
-        self.scratch = Path(tempfile.mkdtemp(prefix="autokernel-judge-"))
+        # the daemon names one, and removes it where we were killed before we could
+        self.scratch = Path(os.environ.get("AUTOKERNEL_SCRATCH") or tempfile.mkdtemp(prefix="autokernel-judge-"))
         self.zygote: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
         self._start()

@@ -61,10 +61,24 @@ async function parseAndRun(argv: string[]): Promise<number> {
     .wrap(Math.min(110, process.stdout.columns ?? 100))
     .exitProcess(false)
     .fail((message, error) => {
-      throw error && error.name !== 'YError' ? error : new UsageError((message ?? error.message).split('\n')[0])
+      throw error && error.name !== 'YError' ? error : new UsageError(plainly((message ?? error.message).split('\n')[0] ?? ''))
     })
     .parseAsync()
   return code
+}
+
+/** yargs names an unknown flag in both its spellings, and neither where it belongs nor what to do. */
+function plainly(message: string): string {
+  const unknown = /^Unknown arguments?: (.+)$/.exec(message)?.[1]?.split(', ')
+  if (unknown === undefined) return message
+  const dashed = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+  const words = unknown
+    .filter((name) => dashed(name) === name || !unknown.includes(dashed(name)))
+    .map((name) => {
+      const owners = COMMANDS.filter(({ options }) => (options as string[]).includes(name)).map((command) => command.name)
+      return owners.length > 0 ? `${name} (of autokernel ${owners.join(', ')})` : name
+    })
+  return `Unknown argument: ${words.join(', ')}; see autokernel --help, or COMMAND --help`
 }
 
 function usage({ name, positional }: Command): string {

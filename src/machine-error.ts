@@ -9,6 +9,9 @@ const REFUSALS = new Map([
   ['ENFILE', 'the machine has no file handles left; close some programs and resume'],
   ['EAGAIN', 'no more processes may be started; raise the limit (ulimit -u) and resume'],
   ['ENOMEM', 'the machine is out of memory; free some and resume'],
+  ['EISDIR', 'expected a file, found a folder; move it away'],
+  ['ERR_FS_EISDIR', 'expected a file, found a folder; move it away'], // of rm
+  ['ENOTDIR', 'expected folders on the way there, found a file among them; move it away'],
   ['EIO', 'the disk does not work (input/output error); see dmesg'],
 ])
 

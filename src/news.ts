@@ -22,20 +22,24 @@ export class News {
   readonly #to: Address | null
   readonly #folder: RunFolder
   readonly #io: LoggedIo
+  readonly #interrupted: AbortSignal
   readonly #stallMs: number
   #timer: NodeJS.Timeout | null = null
 
-  constructor(to: Address | null, folder: RunFolder, io: LoggedIo, stallMs = STALL_MS) {
+  constructor(to: Address | null, folder: RunFolder, io: LoggedIo, interrupted: AbortSignal, stallMs = STALL_MS) {
     this.#to = to
     this.#folder = folder
     this.#io = io
+    this.#interrupted = interrupted
     this.#stallMs = stallMs
   }
 
   async tell(event: 'end' | 'error' | 'stall', text: string): Promise<void> {
-    if (this.#to === null) return
+    const interrupted = this.#interrupted
+    if (this.#to === null || interrupted.aborted) return // whoever interrupted it is there
     const { name: run, root: folder } = this.#folder
-    const failure = await notify(this.#to, { event, run, text: text.replace(/\s+/g, ' ').trim(), folder })
+    const cut = new Promise<string>((resolve) => interrupted.addEventListener('abort', () => resolve('it was interrupted'), { once: true }))
+    const failure = await Promise.race([notify(this.#to, { event, run, text: text.replace(/\s+/g, ' ').trim(), folder }), cut])
     if (failure !== null) this.#io.say(`--notify: the news of this ${event} could not be delivered: ${failure}`)
   }
 

@@ -66,7 +66,7 @@ const runName: Option<string> = {
   takes: 'NAME',
   help: 'name of the run',
   parse: (value, name) =>
-    RunName.safeParse(value).data ?? wrong(name, "a name of letters, digits, '.', '_' and '-', such as llama-night-1", value),
+    RunName.safeParse(value).data ?? wrong(name, "a name of at most 100 letters, digits, '.', '_' and '-', such as llama-night-1", value),
 }
 
 export const OPTIONS = {

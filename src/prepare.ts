@@ -1,7 +1,8 @@
 /** A new run: profile the model, plan its kernels, commit their starting points. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { planTargets, type Selection } from './core/plan.ts'
+import { writeAtomically } from './effects/files.ts'
 import type { RunRepo } from './effects/repo.ts'
 import { UsageError } from './errors.ts'
 import { manifest, supportFiles } from './export.ts'
@@ -26,7 +27,7 @@ export function selectTargets(profile: Profile, backend: Backend, kernels: strin
   return chosen
 }
 
-function parseSelection(text: string): Selection {
+export function parseSelection(text: string): Selection {
   const top = /^top:(\d+)$/.exec(text)
   if (top && Number(top[1]) > 0) return { kind: 'top', count: Number(top[1]) }
   const names = text.split(',').map((name) => name.trim())
@@ -52,8 +53,9 @@ export async function commitStart(
   rules: Rules,
   wall: string,
 ): Promise<Run> {
-  writeFileSync(folder.profile, `${JSON.stringify(profile, null, 2)}\n`)
-  writeFileSync(folder.plan, `${JSON.stringify(targets, null, 2)}\n`)
+  // On the disk before the journal is: a run that can be resumed needs its profile at the end.
+  await writeAtomically(folder.profile, `${JSON.stringify(profile, null, 2)}\n`)
+  await writeAtomically(folder.plan, `${JSON.stringify(targets, null, 2)}\n`)
   const kernels = Object.fromEntries(
     targets.map((t) => [`optimized/${t.name}/kernel.py`, readFileSync(starterFile(t.op, t.backend), 'utf8')]),
   )

@@ -1,6 +1,6 @@
 /** The run folder .autokernel/runs/<run>/: where things are, and which runs there are. */
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs'
-import { basename, extname, join } from 'node:path'
+import { basename, dirname, extname, join } from 'node:path'
 import { cannotWrite } from './effects/files.ts'
 import { EnvironmentError, UsageError } from './errors.ts'
 
@@ -52,7 +52,7 @@ export function runFolder(start: string, name: string): RunFolder {
 export function makeRunFolder(start: string, name: string): RunFolder {
   const folder = runFolder(start, name)
   try {
-    accessSync(start, constants.W_OK) // what mkdir says of a read-only disk is ENOENT
+    for (const place of [start, join(start, '.autokernel'), dirname(folder.root), folder.root]) mustBeWritable(place)
     mkdirSync(folder.reports, { recursive: true })
     mkdirSync(folder.candidates, { recursive: true })
     writeFileSync(join(start, '.autokernel', '.gitignore'), '*\n')
@@ -65,6 +65,18 @@ export function makeRunFolder(start: string, name: string): RunFolder {
     })
   }
   return folder
+}
+
+/** What is there already of the way to a run: mkdir says ENOENT of a read-only disk, and not what is in its way. */
+function mustBeWritable(place: string): void {
+  const found = statSync(place, { throwIfNoEntry: false })
+  if (found === undefined) return
+  if (!found.isDirectory()) throw new EnvironmentError(`${place}: expected a folder, found a file; move it away`)
+  try {
+    accessSync(place, constants.W_OK)
+  } catch (error) {
+    throw cannotWrite(place, error)
+  }
 }
 
 /** Newest first, by when its journal was last written. */

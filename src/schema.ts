@@ -8,7 +8,7 @@ export const CommitSha = z
 export type CommitSha = z.infer<typeof CommitSha>
 
 /** Of a run: a folder, a branch and a ref bear it. */
-export const RunName = z.string().regex(/^(?!.*(\.\.|\.$|\.lock$))[A-Za-z0-9][\w.-]*$/)
+export const RunName = z.string().regex(/^(?!.*(\.\.|\.$|\.lock$))[A-Za-z0-9][\w.-]{0,99}$/)
 
 export const Dtype = z.enum(['fp16', 'bf16', 'fp32'])
 export type Dtype = z.infer<typeof Dtype>

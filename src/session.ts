@@ -1,12 +1,13 @@
 /** A run opened for work, new or resumed: its journal, repository, judge and state. */
-import { existsSync, readFileSync, rmSync } from 'node:fs'
-import { basename } from 'node:path'
+import { existsSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { finished, step } from './core/machine.ts'
 import { past, replay } from './core/recover.ts'
 import { rowsOf } from './core/rows.ts'
 import { writeAtomically } from './effects/files.ts'
 import { FORMAT, JournalFile } from './effects/journal.ts'
 import type { Judge } from './effects/judge.ts'
+import { refuseForeignLedger } from './effects/ledger-file.ts'
 import { profileModel } from './effects/profiler.ts'
 import { RunRepo } from './effects/repo.ts'
 import { findRepository } from './effects/repository.ts'
@@ -16,7 +17,7 @@ import type { Io } from './io.ts'
 import { inTurn, openRoom, type Room, startJudge } from './machine-room.ts'
 import type { Options } from './options.ts'
 import { findModel } from './package-root.ts'
-import { commitStart, selectTargets, starterFile } from './prepare.ts'
+import { commitStart, parseSelection, selectTargets, starterFile } from './prepare.ts'
 import { profileTable } from './profile-table.ts'
 import type { Row } from './row.ts'
 import { changedRules, readRules } from './rules.ts'
@@ -45,8 +46,11 @@ export async function chooseRun(options: Options, io: Io, now: Date): Promise<Ru
   if (options.resume !== undefined) return options.resume ? findRun(io.cwd, options.resume) : newestUnfinished(io)
   if (options.model === undefined) throw new UsageError('--model: expected a Python file with a PyTorch model, such as --model llama.py')
   const { file } = findModel(options.model, io.cwd)
-  await findRepository(io.cwd)
+  const repository = await findRepository(io.cwd)
+  if (options.kernels !== undefined) parseSelection(options.kernels)
   const folder = runFolder(io.cwd, options.run ?? newRunName(file, now, Math.random()))
+  if (!existsSync(folder.starting)) await RunRepo.refuseTaken(repository, folder.name, folder.worktree)
+  refuseForeignLedger(join(io.cwd, 'results.tsv'))
   return folder
 }
 
@@ -90,6 +94,7 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
   const { journal, recorded } = await JournalFile.resume(folder.events)
   opened.add(journal, (each) => each.close())
   const start = startOf(recorded.header, folder)
+  if (options.model !== undefined) mustBeOf(start.model.file, findModel(options.model, io.cwd).file, folder)
   const { state: before, candidates } = past(start.run, recorded.events)
   const rules = changedRules(before.run.rules, options)
   if (existsSync(folder.report) && nothingLeft(before, rules)) {
@@ -98,6 +103,7 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
     )
     return null
   }
+  const profile = savedProfile(folder.profile)
   const { python } = await openRoom({ ...options, device: start.room.device }, io)
   const room: Room = { ...start.room, python }
   const judge = opened.add(startJudge(room, folder.judgeLog, io.say, start.allow_tf32), (each) => each.close())
@@ -108,7 +114,6 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
   await repo.restore(candidates)
   rmSync(folder.report, { force: true }) // unfinished again
   const state: State = { ...before, run: { ...before.run, rules } }
-  const profile = Profile.parse(JSON.parse(readFileSync(folder.profile, 'utf8')))
   io.say(`resuming ${folder.name}: ${state.run.counted} experiments so far`)
   if (state.paused) io.say('it was paused when it ended; it goes on now (autokernel pause holds it again)')
   return {
@@ -122,6 +127,27 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
     state,
     events: recorded.events.length,
     rows: rowsOf(start.run, recorded.events),
+  }
+}
+
+/** A name that is given again with another model is a mistake: the run would go on with its own. */
+function mustBeOf(file: string, given: string, { name }: RunFolder): void {
+  const real = existsSync(file) ? realpathSync(file) : file
+  if (realpathSync(given) !== real) throw new UsageError(`--model: run ${name} is of ${file}, got ${given}; choose another --run for it`)
+}
+
+function savedProfile(path: string): Profile {
+  const found = existsSync(path) ? Profile.safeParse(contents(path)).data : null
+  if (found) return found
+  const what = found === null ? 'nothing' : 'something else'
+  throw new UsageError(`${path}: expected the profile that the run began with, found ${what}; restore the file, or start a new run`)
+}
+
+function contents(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    return null
   }
 }
 

@@ -8,12 +8,16 @@ import { addressOf, News } from '../src/news.ts'
 import { runFolder } from '../src/run-folder.ts'
 import { tempFolder } from './effects/temp.ts'
 
-function told(program: [string, ...string[]], stallMs?: number): { news: News; said: string[] } {
+function told(
+  program: [string, ...string[]],
+  stallMs?: number,
+  interrupted = new AbortController().signal,
+): { news: News; said: string[] } {
   const folder = tempFolder()
   const flags = { json: false, quiet: true, verbose: false, color: false, detached: false, cwd: folder }
   const said: string[] = []
   const io = { ...withLog(makeIo(flags, {}), join(folder, 'log.txt')), say: (text: string) => void said.push(text) }
-  return { news: new News({ program }, runFolder(folder, 'night'), io, stallMs), said }
+  return { news: new News({ program }, runFolder(folder, 'night'), io, interrupted, stallMs), said }
 }
 
 const lines = (file: string): string[] => readFileSync(file, 'utf8').trimEnd().split('\n')
@@ -23,6 +27,16 @@ it('says in the log why news could not be delivered, and goes on', async () => {
   await news.tell('end', 'all is well')
   expect(said).toEqual(['--notify: the news of this end could not be delivered: it ended (exit code 1)'])
 })
+
+it('lets nobody wait who interrupts the run, and does not tell them what they know', async () => {
+  const interruption = new AbortController()
+  const { news, said } = told(['sleep', '19'], undefined, interruption.signal)
+  setTimeout(() => interruption.abort(), 100)
+  await news.tell('end', 'all is well')
+  expect(said).toEqual(['--notify: the news of this end could not be delivered: it was interrupted'])
+  await news.tell('error', 'it was interrupted')
+  expect(said).toHaveLength(1)
+}, 5_000)
 
 it('makes one line of whatever is to be told', async () => {
   const file = join(tempFolder(), 'news')

@@ -1,8 +1,8 @@
 /** autokernel bench: judges one file by hand and changes nothing. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { benchReport, benchText, type Looked } from '../core/bench-report.ts'
+import { dropFolder, scratchFolder } from '../effects/temporary.ts'
 import { UsageError } from '../errors.ts'
 import type { Io } from '../io.ts'
 import { openRoom, startJudge } from '../machine-room.ts'
@@ -15,7 +15,7 @@ export async function bench(file: string, options: Options, io: Io): Promise<num
   const path = existing(file, io.cwd, 'the kernel')
   const target = await askedTarget(path, options, io)
   const room = await openRoom(options, io)
-  const scratch = mkdtempSync(join(tmpdir(), 'autokernel-bench-'))
+  const scratch = scratchFolder('bench')
   const judge = startJudge(room, join(scratch, 'judge.log'), io.say, options['allow-tf32'])
   try {
     const hello = await judge.hello()
@@ -38,7 +38,7 @@ export async function bench(file: string, options: Options, io: Io): Promise<num
     return report.verdict === 'pass' ? 0 : 5
   } finally {
     await judge.close()
-    rmSync(scratch, { recursive: true, force: true })
+    await dropFolder(scratch)
   }
 }
 

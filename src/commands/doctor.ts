@@ -1,11 +1,10 @@
 /** autokernel doctor: what this machine can do, a line each, with its fix. */
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { KEY_VARIABLE } from '../agent-list.ts'
 import { hostFacts } from '../effects/host.ts'
 import { findRepository } from '../effects/repository.ts'
+import { dropFolder, scratchFolder } from '../effects/temporary.ts'
 import type { Io } from '../io.ts'
 import { openRoom, type Room, startJudge } from '../machine-room.ts'
 import type { Options } from '../options.ts'
@@ -56,7 +55,7 @@ export async function doctor(options: Options, io: Io): Promise<number> {
 
 /** What the judge itself says of the device and of what confines a candidate. */
 async function asked(room: Room, say: (line: string) => void): Promise<Finding[]> {
-  const scratch = mkdtempSync(join(tmpdir(), 'autokernel-doctor-'))
+  const scratch = scratchFolder('doctor')
   const judge = startJudge(room, join(scratch, 'judge.log'), say)
   try {
     const hello: Hello = await judge.hello()
@@ -84,7 +83,7 @@ async function asked(room: Room, say: (line: string) => void): Promise<Finding[]
     ]
   } finally {
     await judge.close()
-    rmSync(scratch, { recursive: true, force: true })
+    await dropFolder(scratch)
   }
 }
 

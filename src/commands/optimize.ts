@@ -13,7 +13,7 @@ import { writeAtomically } from '../effects/files.ts'
 import { LedgerFile } from '../effects/ledger-file.ts'
 import { withFiles } from '../effects/temporary.ts'
 import { watchTexts } from '../effects/watch.ts'
-import { AuthenticationError } from '../errors.ts'
+import { AuthenticationError, UsageError } from '../errors.ts'
 import { type Finish, finishRun } from '../finish.ts'
 import { type Held, holdRun } from '../held.ts'
 import { Inbox } from '../inbox.ts'
@@ -38,14 +38,14 @@ const SHOW_EVERY_MS = 1000
 
 export async function optimize(given: Options, io: Io, interruption: Interruption): Promise<number> {
   const began = performance.now()
-  const resume = given.resume ?? existingRun(given, io)
+  const resume = resumedName(given) ?? existingRun(given, io)
   const options = resume === undefined ? settleAgents(given, io) : { ...given, resume }
   const notify = options.notify === undefined ? null : addressOf(options.notify)
   const now = new Date()
   const folder = await chooseRun(options, io, now)
   if (options.detach) return detach(folder, options, io)
   const keys = options.resume === undefined ? await askKeys(options, io) : null // whom a resumed run asks, its journal may have to say
-  const holding = { folder, io, notify, stopNow: () => interruption.interrupt('SIGTERM') }
+  const holding = { folder, io, notify, interrupted: interruption.signal, stopNow: () => interruption.interrupt('SIGTERM') }
   return holdRun(holding, async (held) => {
     const session = options.resume === undefined ? await newSession(held, options, now) : await resumedSession(held, options)
     if (session === null) return 0
@@ -54,6 +54,14 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
     const state = await work(session, held, options, keys, signal, began)
     return conclude(session, held, state, signal, watchOn(session, held, options))
   })
+}
+
+/** '' means the newest unfinished one. */
+function resumedName({ resume, run }: Options): string | undefined {
+  if (resume === '' && run !== undefined) return run
+  if (resume !== undefined && run !== undefined && resume !== run)
+    throw new UsageError(`expected one run, got --run ${run} and --resume ${resume}; --run goes on with a run of that name by itself`)
+  return resume
 }
 
 /** --run with the name of a run that is there already goes on with it. */

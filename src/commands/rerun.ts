@@ -1,6 +1,5 @@
 /** autokernel rerun: an experiment's candidate judged again, beside its parent; whatever comes out, nothing is changed. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { targetOf } from '../core/edit.ts'
 import { decide } from '../core/judge.ts'
@@ -8,6 +7,7 @@ import { firstLine } from '../core/record.ts'
 import type { Judge } from '../effects/judge.ts'
 import { lockOwner } from '../effects/lock.ts'
 import { findRepository } from '../effects/repository.ts'
+import { dropFolder, scratchFolder } from '../effects/temporary.ts'
 import { UsageError } from '../errors.ts'
 import type { Io } from '../io.ts'
 import { openRoom, startJudge } from '../machine-room.ts'
@@ -33,7 +33,7 @@ export async function rerun(text: string, options: Options, io: Io): Promise<num
   const { target } = targetOf(state.run, kernel)
   const { git } = await findRepository(io.cwd)
   const room = { ...start.room, python: (await openRoom({ ...options, device: start.room.device }, io)).python }
-  const scratch = mkdtempSync(join(tmpdir(), 'autokernel-rerun-'))
+  const scratch = scratchFolder('rerun')
   const judge = startJudge({ ...room, sandbox: options.sandbox ?? room.sandbox }, join(scratch, 'judge.log'), io.say, start.allow_tf32)
   try {
     const side = async (name: string, commit: string): Promise<Side & { kind: 'file' }> => {
@@ -68,7 +68,7 @@ export async function rerun(text: string, options: Options, io: Io): Promise<num
     return 0
   } finally {
     await judge.close()
-    rmSync(scratch, { recursive: true, force: true })
+    await dropFolder(scratch)
   }
 }
 

@@ -59,6 +59,7 @@ export function cannotWrite(path: string, error: unknown): unknown {
   const code = error instanceof Error && 'code' in error ? error.code : null
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new EnvironmentError(`${path}: the disk is full; free some space and resume`, { cause: error })
+  if (code === 'EISDIR') return new EnvironmentError(`${path}: expected a file, found a folder; move it away`, { cause: error })
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
     return new EnvironmentError(`${path}: expected to write there, found it read-only; start in a folder of yours, or use -C DIR`, {
       cause: error,

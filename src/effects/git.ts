@@ -1,7 +1,8 @@
 /** Runs git for us and nobody else: no hook, filter, signature or user setting takes part, and failures are one clear line. */
 import { statfsSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { GitError, type SimpleGit, simpleGit } from 'simple-git'
-import { EnvironmentError, ToolError, UsageError } from '../errors.ts'
+import { EnvironmentError, TemporaryError, ToolError, UsageError } from '../errors.ts'
 import { machineError } from '../machine-error.ts'
 
 export interface Git {
@@ -29,6 +30,7 @@ const OURS = [
 ]
 
 const FULL_BYTES = 1 << 20
+const LOCKED_MS = 3_000 // an editor's `git status` in the run's worktree takes its index for milliseconds, again and again
 const SILENCE_MS = 120_000 // a worktree of a very large repository on a network disk takes a while
 
 /** `gitDir`: where it must be told, since a folder that has lost its .git belongs to whatever repository lies around it. */
@@ -45,10 +47,12 @@ export function gitIn(folder: string, config: string[] = [], gitDir: string | nu
       ...(input === undefined ? {} : { input: () => input }),
     }).env(plainEnv())
   const guarded = async <T>(args: string[], work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work()
-    } catch (error) {
-      throw explain(error, args, folder)
+    for (const until = performance.now() + LOCKED_MS; ; await pause(50)) {
+      try {
+        return await work()
+      } catch (error) {
+        if (lockedIndex(error) === null || performance.now() > until) throw explain(error, args, folder)
+      }
     }
   }
   return {
@@ -80,6 +84,10 @@ function spaceLeft(folder: string): number {
   return bavail * bsize
 }
 
+function lockedIndex(error: unknown): string | null {
+  return /Unable to create '(.*index\.lock)': File exists/.exec(error instanceof GitError ? error.message : '')?.[1] ?? null
+}
+
 function explain(error: unknown, args: string[], folder: string): unknown {
   if (!(error instanceof GitError)) return error
   const text = error.message
@@ -90,6 +98,8 @@ function explain(error: unknown, args: string[], folder: string): unknown {
   if (/spawn git ENOENT/.test(text)) return new EnvironmentError('git: expected on PATH, found none; install git 2.30 or newer', cause)
   const refused = /spawn git (E(?:AGAIN|MFILE|NFILE|NOMEM))/.exec(text)?.[1]
   if (refused) return machineError(Object.assign(error, { code: refused, path: 'git' }))
+  const locked = lockedIndex(error)
+  if (locked !== null) return new TemporaryError(`${locked}: another git has had it for ${LOCKED_MS / 1000} s; end it, and resume`, cause)
   if (/dubious ownership/.test(text)) {
     const owned = /repository at '([^']+)'/.exec(text)?.[1] ?? folder
     return new UsageError(
@@ -98,7 +108,7 @@ function explain(error: unknown, args: string[], folder: string): unknown {
     )
   }
   if (/not a git repository: '?[^(]*worktrees/.test(text))
-    return new ToolError(`git ${args[0]}: git does not know ${folder} any more; resuming the run makes that worktree anew`, cause)
+    return new TemporaryError(`git ${args[0]}: git does not know ${folder} any more; resuming the run makes that worktree anew`, cause)
   if (/not a git repository/.test(text)) {
     return new UsageError(`${folder} is not in a git repository; run 'git init' there and commit the model, or use -C DIR`, cause)
   }
@@ -107,7 +117,7 @@ function explain(error: unknown, args: string[], folder: string): unknown {
   // Of a file in a worktree git says only that, not why.
   if (/unable to (?:write|create) file/.test(text) && spaceLeft(folder) < FULL_BYTES)
     return new EnvironmentError(`git ${args[0]}: the disk is full: ${line}`, cause)
-  if (/Permission denied|Read-only file system|insufficient permission/i.test(text)) {
+  if (/Permission denied|Read-only file system|insufficient permission|unable to create directory for/i.test(text)) {
     return new EnvironmentError(`git ${args[0]}: cannot write the repository of ${folder}: ${line}`, cause)
   }
   if (/block timeout reached/.test(text)) return new ToolError(`git ${args[0]} in ${folder} was silent for ${SILENCE_MS / 1000} s`, cause)

@@ -17,6 +17,7 @@ import {
   Verification,
 } from '../schema.ts'
 import { Killed, Served } from './served.ts'
+import { dropFolder, scratchFolder } from './temporary.ts'
 
 type Question = 'hello' | 'check' | 'time' | 'verify' | 'counters' | 'sanitize'
 
@@ -119,16 +120,17 @@ export class Judge implements Evaluator {
     // A killed one may hold the device for some ms.
     if (!(await within(GONE_MS, this.gone))) throw new DeviceFailed(`the judge was killed ${GONE_MS / 1000} s ago and is still there`)
     signal?.throwIfAborted()
-    const served = this.served?.alive ? this.served : this.start()
-    this.served = served
     const id = ++this.asked
-    const device = await this.options.takeTurn?.(signal)
+    const device = await this.options.takeTurn?.(signal) // first: what a judge does to start would disturb whoever measures
     const cut = new Cut(this.options.deadlinesMs?.[type] ?? DEADLINES_MS[type], type, signal)
+    let served: Served | null = null
     try {
+      served = this.served?.alive ? this.served : this.start()
+      this.served = served
       const line = await Promise.race([served.exchange(JSON.stringify({ id, type, ...body })), cut.happened])
       return this.read(line, id, type, schema)
     } catch (error) {
-      if (!(error instanceof Declined)) this.discard(served)
+      if (served && !(error instanceof Declined)) this.discard(served)
       const deviceFailed = this.answered && error instanceof Error && !(error instanceof Declined) && DEVICE.test(error.message)
       throw deviceFailed ? new DeviceFailed(deviceLine(error.message), { cause: error }) : error
     } finally {
@@ -156,7 +158,10 @@ export class Judge implements Evaluator {
 
   private start(): Served {
     const { python, script, device, sandbox, log } = this.options
-    return new Served(python, [script, '--serve', '--device', device, '--sandbox', sandbox], log)
+    const scratch = scratchFolder('judge') // ours, since a judge that is cut off cannot remove what it has made
+    const served = new Served(python, [script, '--serve', '--device', device, '--sandbox', sandbox], log, { AUTOKERNEL_SCRATCH: scratch })
+    void served.ended.then(() => dropFolder(scratch))
+    return served
   }
 
   /** Whatever it was doing is cut off; the next question starts a fresh one. */

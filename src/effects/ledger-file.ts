@@ -1,4 +1,5 @@
 /** results.tsv: one whole row at a time, on the disk, and never the same row twice. */
+import { accessSync, constants, existsSync, lstatSync, readFileSync, statSync } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { formatRow, HEADER } from '../core/ledger.ts'
@@ -70,14 +71,9 @@ async function openFile(path: string, run: string): Promise<Opened> {
   })
   try {
     const text = (await file.readFile()).toString('utf8')
+    mustBeOurs(path, text)
     const whole = text.slice(0, text.lastIndexOf('\n') + 1)
-    const [header = '', ...rows] = linesOf(whole)
-    if (whole === '' ? !HEADER.startsWith(text) : header !== HEADER) {
-      const found = text.split('\n', 1)[0]?.slice(0, 60)
-      throw new UsageError(
-        `${path}: expected the columns of autokernel's results.tsv, found '${found}'; move that file away, or use -C DIR`,
-      )
-    }
+    const [, ...rows] = linesOf(whole)
     const tail = text.slice(whole.length)
     if (whole !== '' && isSomebodyElses(tail, run)) await appendDurably(file, path, Buffer.from('\n'))
     else if (tail !== '') await file.truncate(Buffer.byteLength(whole))
@@ -90,6 +86,29 @@ async function openFile(path: string, run: string): Promise<Opened> {
     await file.close()
     throw error
   }
+}
+
+/** Before a run begins: whether there is a ledger that it can append to, or none. */
+export function refuseForeignLedger(path: string): void {
+  const link = lstatSync(path, { throwIfNoEntry: false })
+  if (link === undefined) return
+  if (!existsSync(path)) throw new UsageError(`${path}: expected a file or nothing, found a link to nothing; remove it, or use -C DIR`)
+  if (!statSync(path).isFile())
+    throw new UsageError(`${path}: expected a file or nothing, found something else; move it away, or use -C DIR`)
+  try {
+    accessSync(path, constants.W_OK)
+    mustBeOurs(path, readFileSync(path, 'utf8'))
+  } catch (error) {
+    throw cannotWrite(path, error)
+  }
+}
+
+function mustBeOurs(path: string, text: string): void {
+  const header = text.split('\n', 1)[0] ?? ''
+  if (text.includes('\n') ? header.replace(/\r$/, '') === HEADER : HEADER.startsWith(text)) return
+  throw new UsageError(
+    `${path}: expected the columns of autokernel's results.tsv, found '${header.slice(0, 60)}'; move that file away, or use -C DIR`,
+  )
 }
 
 /** Rows of verdicts that this run's journal does not have: it was damaged and cut, and the experiment will be judged again. */

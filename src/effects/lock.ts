@@ -58,8 +58,13 @@ export function lockOwner(path: string): string | null {
 export async function takeDeviceLock(device: string, onWait: OnWait, signal?: AbortSignal, folder = MACHINE_FOLDER): Promise<Lock> {
   try {
     if (mkdirSync(folder, { recursive: true }) !== undefined) chmodSync(folder, 0o1777) // past the umask
-  } catch (error) {
-    throw cannotWrite(folder, error)
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
+    if (!/^(ENOENT|ENOTDIR|EEXIST|EACCES|EPERM|EROFS)$/.test(code)) throw cannotWrite(folder, cause)
+    throw new EnvironmentError(
+      `${folder}: expected a folder for the locks of devices, found ${code}; set AUTOKERNEL_LOCKS to one you can write to`,
+      { cause },
+    )
   }
   return waitForLock(join(folder, `${device.replace(/[^\w-]+/g, '-')}.lock`), onWait, signal)
 }

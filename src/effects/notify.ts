@@ -52,7 +52,7 @@ async function command([program, ...args]: [string, ...string[]], news: News, pa
     },
   )
   const { pid } = child
-  if (pid === undefined) return (await child).shortMessage ?? 'it cannot be started'
+  if (pid === undefined) return (await child).shortMessage?.split('\n').at(-1) ?? 'it cannot be started'
   killAtExit(pid)
   child.stdin.on('error', () => {}) // it need not read
   child.stdin.end(`${news.text}\n`)

@@ -21,7 +21,8 @@ export function killTree(pid: number): void {
   for (const other of others) signal(other, 'SIGKILL')
 }
 
-function killAll(): void {
+/** Everybody who is still here. */
+export function killAll(): void {
   for (const pid of alive) killTree(pid)
 }
 

@@ -1,12 +1,12 @@
 /** Profiles a model in a Python process of its own, and parses what it found. */
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EnvironmentError, ToolError, UsageError } from '../errors.ts'
 import { packageRoot } from '../package-root.ts'
 import { type ModelSpec, Profile } from '../schema.ts'
 import { childEnv } from './child-env.ts'
+import { dropFolder, scratchFolder } from './temporary.ts'
 import { runTool } from './tool.ts'
 
 const LIMIT_MS = 30 * 60_000 // a 7B model from cold disk and fifteen forward passes on a slow CPU
@@ -25,7 +25,7 @@ export type ProfileRequest = {
 
 export async function profileModel(request: ProfileRequest): Promise<Profile> {
   const { python, model, say, script = join(packageRoot, 'profile', 'profile_model.py'), signal } = request
-  const folder = await mkdtemp(join(tmpdir(), 'autokernel-profile-'))
+  const folder = scratchFolder('profile')
   const out = join(folder, 'profile.json')
   try {
     let pending: string | null = null // one line behind: the last line of a failure becomes the error
@@ -54,7 +54,7 @@ export async function profileModel(request: ProfileRequest): Promise<Profile> {
     if (!profile.success) throw new ToolError(`${script} wrote a profile we cannot read\n${z.prettifyError(profile.error)}`)
     return profile.data
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await dropFolder(folder)
   }
 }
 

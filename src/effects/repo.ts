@@ -1,15 +1,17 @@
 /** The run's own branch and worktree: every candidate a commit, every keep one step of the branch, the user's side untouched. */
-import { mkdir, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { existsSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { foreignCommit, type OnBranch } from '../core/branch.ts'
 import { ToolError, UsageError } from '../errors.ts'
 import type { Repo } from '../ports.ts'
 import { CommitSha } from '../schema.ts'
 import type { Experiment, Proposal } from '../types.ts'
 import { commitMessage } from './commit-message.ts'
-import { type Git, gitIn, withoutFilters } from './git.ts'
-import { forgetWorktree, removeLocks, worktreeGitDir } from './git-leftovers.ts'
+import type { Git } from './git.ts'
+import { forgetWorktree, removeLocks } from './git-leftovers.ts'
 import type { Repository } from './repository.ts'
+import { RunWorktree } from './run-worktree.ts'
 
 /** A candidate as the journal has it; commit is null while it is not known to have been made. */
 export type Candidate = { number: number; proposal: Proposal; parent: CommitSha; wall: string; commit: CommitSha | null }
@@ -21,24 +23,22 @@ type Change = { path: string; text: string } | { tree: string } // one file, or 
 
 // Nearer than any .gitattributes of the user's, so that a kernel's bytes are the ones that were judged, here and in later checkouts.
 const ATTRIBUTES: Change = { path: 'optimized/.gitattributes', text: '* -text -ident -filter -working-tree-encoding\n' }
-// Given on each command: 'git sparse-checkout' would switch on an extension in the user's .git/config.
-const SPARSE = ['core.sparseCheckout=true', 'core.sparseCheckoutCone=false']
 
 export class RunRepo implements Repo {
   readonly branch: string
   readonly repository: Repository
   readonly run: string
   readonly worktree: string
-  private readonly inside: Git // git in the worktree, sparse
+  private readonly linked: RunWorktree
   private readonly strays = new Set<number>() // candidates that git has and the journal does not
   private at: CommitSha | null = null // where this process left the branch
 
-  private constructor(repository: Repository, run: string, worktree: string, inside: Git) {
+  private constructor(repository: Repository, run: string, worktree: string) {
     this.repository = repository
     this.run = run
     this.worktree = worktree
-    this.inside = inside
     this.branch = `autokernel/${run}`
+    this.linked = new RunWorktree(repository, this.branch, worktree)
   }
 
   /**
@@ -51,16 +51,23 @@ export class RunRepo implements Repo {
     if (begun) await forgetWorktree(gitDir, worktree)
     const tip = await commitAt(git, `refs/heads/autokernel/${run}`)
     const mine = begun && tip !== null && (tip === head || foreignCommit(await between(git, head, tip), tip, run) === null)
-    if (tip !== null && !mine) {
-      throw new UsageError(`branch autokernel/${run} exists already; choose another --run, or continue that run with --resume ${run}`)
-    }
-    if (await commitAt(git, 'refs/heads/autokernel')) {
-      throw new UsageError(`a branch named 'autokernel' is in the way of autokernel/${run}; rename it: git branch -m autokernel NEW-NAME`)
-    }
+    if (!mine) await RunRepo.refuseTaken(repository, run, worktree)
     await mkdir(dirname(worktree), { recursive: true })
     const force = mine ? ['--force', '-B'] : ['-b']
     await git.run(['worktree', 'add', '--no-checkout', ...force, `autokernel/${run}`, worktree, head])
     return RunRepo.enter(repository, run, worktree)
+  }
+
+  /** Asked before a run is planned, too: profiling takes minutes. */
+  static async refuseTaken({ git }: Repository, run: string, worktree: string): Promise<void> {
+    if (await commitAt(git, `refs/heads/autokernel/${run}`))
+      throw new UsageError(`branch autokernel/${run} exists already, and no run of that name in this folder; choose another --run`)
+    if (await commitAt(git, 'refs/heads/autokernel'))
+      throw new UsageError(`a branch named 'autokernel' is in the way of autokernel/${run}; rename it: git branch -m autokernel NEW-NAME`)
+    if (existsSync(worktree))
+      throw new UsageError(
+        `${worktree}: expected nothing yet, found the worktree of a run without a journal; remove it, or choose another --run`,
+      )
   }
 
   /**
@@ -78,21 +85,11 @@ export class RunRepo implements Repo {
       if (foreign !== null) throw moved(run, best, foreign)
       await git.run(['update-ref', '-m', 'autokernel: resumed', branch, best, tip])
     }
-    if ((await worktreeGitDir(gitDir, worktree)) === null) {
-      await forgetWorktree(gitDir, worktree)
-      await git.run(['worktree', 'add', '--force', '--no-checkout', worktree, `autokernel/${run}`])
-    }
     return RunRepo.enter(repository, run, worktree)
   }
 
   private static async enter(repository: Repository, run: string, worktree: string): Promise<RunRepo> {
-    const own = await worktreeGitDir(repository.gitDir, worktree)
-    if (own === null) throw new ToolError(`${worktree}: expected the worktree that git has just made, found none`)
-    await mkdir(join(own, 'info'), { recursive: true })
-    await writeFile(join(own, 'info', 'sparse-checkout'), '/optimized/\n')
-    const inside = gitIn(worktree, [...SPARSE, ...(await withoutFilters(repository.git))], own)
-    const repo = new RunRepo(repository, run, worktree, inside)
-    await inside.run(['symbolic-ref', '-m', 'autokernel', 'HEAD', `refs/heads/${repo.branch}`]) // somebody may have switched it
+    const repo = new RunRepo(repository, run, worktree)
     await repo.reset()
     return repo
   }
@@ -141,9 +138,10 @@ export class RunRepo implements Repo {
   }
 
   async reset(): Promise<CommitSha> {
-    await this.inside.run(['reset', '--hard'])
-    this.at = await this.tip()
-    return this.at
+    const tip = await this.tip() // first: a worktree is not put on a branch that somebody took away
+    await (await this.linked.git()).run(['reset', '--hard'])
+    this.at = tip
+    return tip
   }
 
   async source(commit: CommitSha, kernel: string): Promise<string> {
@@ -181,7 +179,7 @@ export class RunRepo implements Repo {
     ]
     // A candidate's ref never changes once the journal knows it; the scratch ref is always a leftover.
     const force = replace ? ['--force'] : []
-    const git = ref === SCRATCH ? this.inside : this.repository.git
+    const git = ref === SCRATCH ? await this.linked.git() : this.repository.git
     return CommitSha.parse((await git.run(['fast-import', '--quiet', '--done', ...force], stream.join(''))).trim())
   }
 
@@ -199,13 +197,13 @@ export class RunRepo implements Repo {
 }
 
 function moved(run: string, best: CommitSha | null, found: string): UsageError {
-  const fix = best === null ? '' : `; to put it back: git branch -f autokernel/${run} ${best.slice(0, 12)}`
+  const fix = best === null ? '' : `; to put it back: git update-ref refs/heads/autokernel/${run} ${best.slice(0, 12)}`
   return new UsageError(`branch autokernel/${run}: expected it to end at ${best?.slice(0, 12) ?? 'a commit'}, found ${found}${fix}`)
 }
 
 function movedMeanwhile(run: string, expected: CommitSha | null, found: CommitSha | null): UsageError {
   const what = found === null ? 'none; somebody deleted it' : `${found.slice(0, 12)}; somebody else moved it`
-  const fix = expected === null ? '' : `; to put it back: git branch -f autokernel/${run} ${expected.slice(0, 12)}`
+  const fix = expected === null ? '' : `; to put it back: git update-ref refs/heads/autokernel/${run} ${expected.slice(0, 12)}`
   return new UsageError(`branch autokernel/${run}: expected ${expected?.slice(0, 12) ?? 'a commit'}, found ${what}${fix}`)
 }
 

@@ -22,7 +22,7 @@ export class Served {
   private flooded = false
   private stopped = false // by us
 
-  constructor(command: string, args: string[], log: string) {
+  constructor(command: string, args: string[], log: string, env: Record<string, string> = {}) {
     this.log = log
     const stderr = openSync(log, 'a')
     this.logStart = fstatSync(stderr).size
@@ -34,7 +34,7 @@ export class Served {
       buffer: false,
       reject: false,
       stdio: ['pipe', 'pipe', createWriteStream(log, { fd: stderr, autoClose: false })], // its descriptor goes straight to the child
-      env: childEnv(),
+      env: { ...childEnv(), ...env },
       extendEnv: false,
     })
     closeSync(stderr)
@@ -107,16 +107,24 @@ export class Served {
   }
 
   private lastWords(): string[] {
-    const file = openSync(this.log, 'r')
-    const { size } = fstatSync(file)
-    const from = Math.max(this.logStart, size - LAST_WORDS)
-    const bytes = Buffer.alloc(Math.max(0, size - from))
-    readSync(file, bytes, 0, bytes.length, from)
-    closeSync(file)
-    return bytes
+    return this.tailOfLog()
       .toString('utf8')
       .split('\n')
       .filter((line) => line.trim() !== '')
       .slice(-6)
+  }
+  /** Nothing where it cannot be read (somebody removed it, no handles are left): whoever waits for the end must hear of it all the same. */
+  private tailOfLog(): Buffer {
+    try {
+      const file = openSync(this.log, 'r')
+      const { size } = fstatSync(file)
+      const from = Math.max(this.logStart, size - LAST_WORDS)
+      const bytes = Buffer.alloc(Math.max(0, size - from))
+      readSync(file, bytes, 0, bytes.length, from)
+      closeSync(file)
+      return bytes
+    } catch {
+      return Buffer.alloc(0)
+    }
   }
 }

@@ -26,7 +26,11 @@ describe('bad input is one clear line and the right exit code', () => {
       /--run: expected a name .*got '..\/..\/out'/,
     ],
     ['a value that is missing', ['optimize', '--model', 'llama.py', '--run', '-x'], /Not enough arguments following: run/],
-    ['a flag of another command', ['optimize', '--model', 'llama.py', '--op-file', 'op.py'], /Unknown arguments: op-file/],
+    [
+      'a flag of another command',
+      ['optimize', '--model', 'llama.py', '--op-file', 'op.py'],
+      /Unknown argument: op-file \(of autokernel bench\); see autokernel --help/,
+    ],
     ['an unknown command', ['optimise'], /optimise/],
     ['an agent nobody knows', ['optimize', '--model', 'llama.py', '--agent', 'oracle', '--dry-run'], /--agent: expected .*got 'oracle'/],
     ['an experiment that is none', ['show', 'x'], /expected a run|number of an experiment/],

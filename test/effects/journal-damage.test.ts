@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { FORMAT, JournalFile, readJournal } from '../../src/effects/journal.ts'
-import { ToolError } from '../../src/errors.ts'
+import { UsageError } from '../../src/errors.ts'
 import type { Event, Happened } from '../../src/types.ts'
 import { check, round, rules, sha, timing } from '../support/make.ts'
 import { tempFolder } from './temp.ts'
@@ -51,7 +51,7 @@ describe('a damaged journal', () => {
       flipped[at] = (flipped[at] ?? 0) ^ (1 << (at % 8))
       writeFileSync(path, flipped)
       const read = await readJournal(path).catch((error: unknown) => error)
-      if (read instanceof ToolError) {
+      if (read instanceof UsageError) {
         const line = whole.subarray(0, at).toString('latin1').split('\n').length
         expect(read.message).toMatch(new RegExp(`: line ${line} is damaged`))
         outcomes.refused++

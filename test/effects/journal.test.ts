@@ -1,8 +1,9 @@
-import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import { expect, it } from 'vitest'
 import { JournalFile, readJournal } from '../../src/effects/journal.ts'
-import { ToolError, UsageError } from '../../src/errors.ts'
+import { UsageError } from '../../src/errors.ts'
 import type { Event } from '../../src/types.ts'
 import { tempFolder } from './temp.ts'
 
@@ -56,7 +57,7 @@ it('names the damaged line when one in the middle cannot be read', async () => {
   ] as const) {
     writeFileSync(path, lines.with(2, damage).join('\n'))
     const error = await readJournal(path).catch((caught: unknown) => caught)
-    expect(error).toBeInstanceOf(ToolError)
+    expect(error).toBeInstanceOf(UsageError)
     expect(String(error)).toMatch(why)
   }
 })
@@ -69,4 +70,26 @@ it('refuses a file that is no journal, an empty one, and to start over an existi
   await expect(readJournal(other)).rejects.toThrow(/empty/)
   appendFileSync(other, '{"format":1}\n')
   await expect(readJournal(other)).rejects.toThrow(/format 2/)
+  const folder = join(tempFolder(), 'events.jsonl')
+  mkdirSync(folder)
+  await expect(readJournal(folder)).rejects.toThrow(
+    new UsageError(`${folder}: expected the journal of a run, found a folder; restore the file, or start a new run`),
+  )
+})
+
+it('refuses an event of a kind that this version does not know, with its line', async () => {
+  const path = await journalOf(2)
+  const text = JSON.stringify({ ...event(2), type: 'teleported' })
+  appendFileSync(path, `${text.slice(0, -1)},"crc":"${crc32(text).toString(16).padStart(8, '0')}"}\n`)
+  const expected = `${path}: line 4: expected an event that this version knows, found 'teleported'; go on with the version that wrote it`
+  await expect(readJournal(path)).rejects.toThrow(new UsageError(expected))
+})
+
+it.each(['with a seal as ours', 'with none'])('names the format of a newer version %s, and says what can go on with it', async (seal) => {
+  const path = join(tempFolder(), 'events.jsonl')
+  const text = '{"format":3,"run":"night-1","begun":{}}'
+  const crc = crc32(text).toString(16).padStart(8, '0')
+  writeFileSync(path, `${seal === 'with none' ? text : `${text.slice(0, -1)},"crc":"${crc}"}`}\n`)
+  const expected = `${path}: expected a journal of format 2, found format 3; go on with the version that wrote it`
+  await expect(readJournal(path)).rejects.toThrow(new UsageError(expected))
 })

@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -149,6 +149,48 @@ describe('the judge behind its pipe', () => {
     expect(String(await failure(check(to, `killed 9 ${tries}`)))).toMatch(/ended \(SIGKILL\)/)
     expect(readFileSync(tries, 'utf8')).toBe('xxx')
     expect((await to.hello()).protocol).toBe(1)
+  })
+
+  it.each(['pass', 'hang', 'die'])(
+    "has a temporary folder of its own while it lives, and none when it has ended over '%s'",
+    async (path) => {
+      const { judge: to } = judge()
+      const place = tempFolder()
+      vi.stubEnv('TMPDIR', place)
+      onTestFinished(() => void vi.unstubAllEnvs())
+      await to.hello()
+      expect(readdirSync(place)).toEqual([expect.stringMatching(/^autokernel-judge-/)])
+      await failure(check(to, path, AbortSignal.timeout(300)))
+      await to.close()
+      await vi.waitUntil(() => readdirSync(place).length === 0, { timeout: 2000 })
+    },
+  )
+
+  it('ends, and is told to have ended, when somebody removed its log', async () => {
+    const { judge: to, log } = judge()
+    await to.hello()
+    rmSync(log)
+    await to.close()
+    await to.hello()
+    rmSync(log)
+    expect(String(await failure(check(to, 'die')))).toMatch(/ended \(exit code 1\); log: /)
+  })
+
+  it('is not even started before the device is its own, and gives it back when it cannot be started', async () => {
+    const place = tempFolder()
+    const events: string[] = []
+    const takeTurn = async () => {
+      events.push(`taken with ${readdirSync(place).length} judges`)
+      return { release: () => void events.push('given back') }
+    }
+    const { judge: to } = judge({ takeTurn })
+    vi.stubEnv('TMPDIR', place)
+    onTestFinished(() => void vi.unstubAllEnvs())
+    await to.hello()
+    await to.close()
+    vi.stubEnv('TMPDIR', join(place, 'nowhere'))
+    expect(await failure(to.hello())).toBeInstanceOf(EnvironmentError)
+    expect(events).toEqual(['taken with 0 judges', 'given back', expect.stringMatching(/^taken/), 'given back'])
   })
 
   it('cannot be started without its Python: one line', async () => {

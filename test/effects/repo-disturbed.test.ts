@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { RunRepo } from '../../src/effects/repo.ts'
 import { findRepository } from '../../src/effects/repository.ts'
-import { UsageError } from '../../src/errors.ts'
+import { EnvironmentError, TemporaryError, UsageError } from '../../src/errors.ts'
 import { experiment, noRow, startRun, userSide, WALL } from './a-run.ts'
 import { git, userRepository, write } from './temp.ts'
 
@@ -13,19 +13,50 @@ describe('a run that others disturb', () => {
     ['whose .git was deleted', (worktree) => rmSync(join(worktree, '.git'))],
     ['that was deleted', (worktree) => rmSync(worktree, { recursive: true })],
     ['that git has forgotten', (_, folder) => rmSync(join(folder, '.git/worktrees/worktree'), { recursive: true })],
-  ])('does not touch the repository around a worktree %s, and makes it anew when it is resumed', async (_, damage) => {
+    ['that was moved', (worktree, folder) => void git(folder, 'worktree', 'move', worktree, join(folder, '.autokernel/elsewhere'))],
+    ['that was removed', (worktree, folder) => void git(folder, 'worktree', 'remove', '--force', worktree)],
+    ['that was switched', (worktree) => void git(worktree, 'checkout', '-q', '--no-guess', '-b', 'other', 'main')],
+  ])(
+    'makes a worktree %s good at the next verdict, or when it is resumed, and does not touch the repository around it',
+    async (_, damage) => {
+      const folder = userRepository()
+      const { repo, first } = await startRun(folder)
+      write(folder, { 'llama.py': 'edited and not committed\n' })
+      const kernel = () => readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')
+      damage(repo.worktree, folder)
+      const before = userSide(folder)
+      const tip = await repo.keep(await experiment(repo, 1, first, 'start = 2\n'), 'perf\n', WALL, noRow)
+      expect([git(folder, 'rev-parse', 'autokernel/night-1').trim(), kernel()]).toEqual([tip, 'start = 2\n'])
+      expect(userSide(folder)).toEqual(before)
+      rmSync(repo.worktree, { recursive: true, force: true })
+      const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, tip)
+      expect([await again.reset(), kernel()]).toEqual([tip, 'start = 2\n'])
+      expect(userSide(folder)).toEqual(before)
+    },
+  )
+
+  it('does not make the folder of a run anew that somebody removed: one line', async () => {
+    const folder = userRepository()
+    const { repo } = await startRun(folder)
+    rmSync(join(folder, '.autokernel'), { recursive: true })
+    await expect(repo.reset()).rejects.toThrow(
+      new EnvironmentError(`${join(folder, '.autokernel/runs/night-1')}: expected the run's folder, found none; put it back and resume`),
+    )
+    expect(existsSync(join(folder, '.autokernel'))).toBe(false)
+  })
+
+  it("waits for somebody's git that has the worktree's index for a moment, and not for ever", async () => {
     const folder = userRepository()
     const { repo, first } = await startRun(folder)
-    write(folder, { 'llama.py': 'edited and not committed\n' })
-    damage(repo.worktree, folder)
-    const before = userSide(folder)
-    await repo.reset().catch((error: unknown) => expect(String(error)).toMatch(/^(Tool|Git)\w*Error: git reset|does not exist/))
-    expect(userSide(folder)).toEqual(before)
-    const again = await RunRepo.open(await findRepository(folder), 'night-1', repo.worktree, first)
-    expect(await again.reset()).toBe(first)
-    expect(readFileSync(join(repo.worktree, 'optimized/rmsnorm/kernel.py'), 'utf8')).toBe('start = 1\n')
-    expect(userSide(folder)).toEqual(before)
-  })
+    const lock = join(folder, '.git/worktrees/worktree/index.lock')
+    writeFileSync(lock, '')
+    setTimeout(() => rmSync(lock), 500)
+    expect(await repo.reset()).toBe(first)
+    writeFileSync(lock, '')
+    const error = await repo.reset().catch((thrown: unknown) => thrown)
+    expect(error).toBeInstanceOf(TemporaryError)
+    expect(String(error)).toMatch(/index\.lock: another git has had it for 3 s; end it, and resume/)
+  }, 20_000)
 
   it('is resumed where its journal ends: past its own commits that the journal does not know, and in a worktree that was switched', async () => {
     const folder = userRepository()
@@ -90,7 +121,7 @@ describe('a run that others disturb', () => {
         const error = await attempt().catch((thrown: unknown) => thrown)
         expect(error).toBeInstanceOf(UsageError)
         expect(String(error)).toContain(`branch autokernel/night-1: expected ${kept.slice(0, 12)}, found `)
-        expect(String(error)).toContain(`${found}; to put it back: git branch -f autokernel/night-1 ${kept.slice(0, 12)}`)
+        expect(String(error)).toContain(`${found}; to put it back: git update-ref refs/heads/autokernel/night-1 ${kept.slice(0, 12)}`)
       }
       expect(git(folder, 'for-each-ref')).toBe(before)
     },

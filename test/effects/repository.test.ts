@@ -55,7 +55,7 @@ describe('a folder where a run cannot start', () => {
   it('has the branch already, or a branch in the way', async () => {
     const folder = userRepository()
     await startRun(folder)
-    await expect(startRun(folder)).rejects.toThrow(/exists already; choose another --run/)
+    await expect(startRun(folder)).rejects.toThrow(/exists already, .*; choose another --run/)
     const other = userRepository()
     git(other, 'branch', 'autokernel')
     await expect(startRun(other)).rejects.toThrow(/in the way/)

@@ -19,7 +19,7 @@ export async function expectMovedBranchLeft(stage: Stage, program?: string): Pro
   expect(git('rev-parse', `autokernel/${RUN}`)).toBe(git('rev-parse', 'main'))
 
   const again = await scene.start(null)
-  expect(again.output).toMatch(/branch autokernel\/night: expected it to end at [0-9a-f]{12}, found .*; to put it back: git branch -f/)
+  expect(again.output).toMatch(/branch autokernel\/night: expected it to end at [0-9a-f]{12}, found .*; to put it back: git update-ref /)
   expect(again.code).toBe(2)
   expect(git('rev-parse', `autokernel/${RUN}`)).toBe(git('rev-parse', 'main'))
   scene.remove()

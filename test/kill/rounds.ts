@@ -13,6 +13,8 @@ export const SEED = Number(process.env.AUTOKERNEL_KILL_SEED ?? 1)
 const AT_ONCE = 3 // on two cores: each waits now and then, for the judge or a child
 const ONLY = process.env.AUTOKERNEL_KILL_ONLY
 const MAX_STARTS = 4 // of which nobody was killed
+/** In whichever file: what one of them does not know, another may have to play. */
+const KINDS = ['daemon at N', 'daemon at N, again at N', 'power at N', 'caller at N', 'moment N', 'cut N', 'judge N']
 
 /** A boundary by what it is, not by whose object or which process: `git-reset write .git/worktrees/worktree/index.lock`. */
 export const kindOf = (boundary: string): string =>
@@ -47,9 +49,25 @@ export function killedAt({ number }: Boundary, who: Kill['who'], torn = false): 
   return { name: `${who} at ${number}`, kill: { at: number, events: null, who, torn }, afterMs: null, again: [] }
 }
 
+/** All of them, or the one of that name: none in a test that has no rounds of its kind, and an error where nobody has it. */
+export function chosen<T extends { name: string }>(rounds: T[], only: string | undefined): T[] {
+  if (only === undefined) return rounds
+  const kind = (name: string): string => name.replace(/\d+(, \d+)*/g, 'N')
+  if (!KINDS.includes(kind(only)))
+    throw new Error(`AUTOKERNEL_KILL_ONLY: expected the name of a round (${KINDS.join('; ')}), got '${only}'`)
+  const alike = rounds.filter(({ name }) => kind(name) === kind(only))
+  const found = alike.filter(({ name }) => name === only)
+  if (alike.length > 0 && found.length === 0)
+    throw new Error(
+      `AUTOKERNEL_KILL_ONLY: expected a round of ${ALL ? 'npm run test:kill' : `npm run test:killed with seed ${SEED}`}, got '${only}'; there are ${alike.map(({ name }) => name).join('; ')}`,
+    )
+  return found
+}
+chosen([], ONLY) // before the minutes that setting the stage takes
+
 /** Plays rounds a few at a time and tells of every one that failed; AUTOKERNEL_KILL_ONLY has the name of one to play alone. */
 export async function playAll<T extends { name: string }>(rounds: T[], play: (round: T) => Promise<unknown>): Promise<void> {
-  const left = rounds.filter(({ name }) => ONLY === undefined || name === ONLY)
+  const left = [...chosen(rounds, ONLY)]
   const failures: string[] = []
   const [began, count] = [performance.now(), left.length]
   const worker = async (): Promise<void> => {

@@ -61,6 +61,7 @@ export class Scene {
         env: {
           PATH: process.env.PATH,
           HOME: this.aside,
+          TMPDIR: this.aside, // who is killed outright leaves temporary folders behind
           AUTOKERNEL_LOCKS: this.locks,
           LD_PRELOAD: this.stage.interposer,
           KILL_ROOT: this.folder,

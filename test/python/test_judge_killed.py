@@ -87,11 +87,16 @@ def test_when_the_daemon_is_killed_the_judge_and_its_candidate_end_at_once_not_w
     kernel = tmp_path / "slow.py"
     kernel.write_text(SLOW)
     command = [sys.executable, "-c", DAEMON, str(ROOT / "bench" / "bench.py"), json.dumps(request(kernel))]
-    daemon = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    daemon = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "AUTOKERNEL_SCRATCH": str(scratch)}
+    )
     assert daemon.stdout is not None
     judge = int(daemon.stdout.readline())
     candidate = candidate_of(judge)
     family = [judge, candidate, *descendants(judge)]
+    assert list(scratch.iterdir()) != []
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()
     began = time.monotonic()
@@ -99,6 +104,7 @@ def test_when_the_daemon_is_killed_the_judge_and_its_candidate_end_at_once_not_w
         time.sleep(0.02)
     assert [pid for pid in family if alive(pid)] == []
     assert time.monotonic() - began < 8  # the kernel sleeps for 25 s
+    assert not scratch.exists()
 
 
 def test_a_candidate_that_is_killed_is_recorded_as_a_crash_and_the_next_one_is_judged_normally(tmp_path: Path) -> None:
