@@ -1,7 +1,7 @@
 """Builds the model in a file: the same seed gives the same weights and inputs. What is wrong with it is one line.
 
-A file follows the KernelBench convention (`Model`, `get_inputs`, `get_init_inputs`), or holds an nn.Module class whose
-input shape is given.
+A file follows the KernelBench convention (`Model`, `get_inputs`, `get_init_inputs`), or holds an nn.Module class, of
+which no other is made, whose input shape is given.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+from model_class import ModelError, choose_class
 from torch import Tensor, nn
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 T = TypeVar("T")
 _serial = itertools.count()
-
-
-class ModelError(Exception):
-    """The person's mistake, or their model's, in one line."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def load(
     shape = tuple(input_shape) if input_shape else None
 
     module = _import(path)
-    chosen = _choose_class(module, class_name, path)
+    chosen = choose_class(module, class_name, path)
     model = _guard(path, f"{chosen.__name__}()", lambda: _build(module, chosen, where, seed))
     model = cast(model.eval(), number, where)
     inputs = _guard(path, "its inputs", lambda: _draw_inputs(module, model, shape, number, where, seed))
@@ -115,28 +112,6 @@ def _import(path: Path) -> ModuleType:
         sys.path.remove(folder)
         sys.path.append(folder)
     return module
-
-
-def _choose_class(module: ModuleType, class_name: str | None, path: Path) -> type[nn.Module]:
-    found = {
-        name: value
-        for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == module.__name__
-    }
-    if class_name is not None:
-        named = getattr(module, class_name, None)
-        if inspect.isclass(named) and issubclass(named, nn.Module):
-            return named
-        have = ", ".join(found) or "none"
-        raise ModelError(f"{path}: expected an nn.Module class named {class_name}, found {have}")
-    model = getattr(module, "Model", None)
-    if inspect.isclass(model) and issubclass(model, nn.Module):
-        return model
-    if not found:
-        raise ModelError(f"{path}: expected an nn.Module class in it, found none")
-    if len(found) > 1:
-        raise ModelError(f"{path}: several nn.Module classes ({', '.join(found)}); choose one with --class")
-    return next(iter(found.values()))
 
 
 def _init_inputs(module: ModuleType, chosen: type[nn.Module]) -> Sequence[Any]:

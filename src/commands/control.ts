@@ -72,13 +72,15 @@ export async function steer(text: string, options: Options, io: Io): Promise<num
 async function runningRun(name: string | undefined, io: Io): Promise<Running> {
   const folder = findStarted(io.cwd, name)
   const pid = lockOwner(folder.lock)
-  if (pid === null)
-    throw new UsageError(
-      `run ${folder.name} is not running; ${existsSync(folder.report) ? 'it is finished' : `go on with it: autokernel optimize --resume ${folder.name}`}`,
-    )
+  if (pid === null) throw new UsageError(`run ${folder.name} is not running; ${whatNow(folder)}`)
   if (!existsSync(folder.events)) return { folder, pid, state: null }
   const { header, events } = await readJournal(folder.events)
   return { folder, pid, state: replay(startOf(header, folder).run, events) }
+}
+
+function whatNow({ name, events, report, log }: RunFolder): string {
+  if (existsSync(report)) return 'it is finished'
+  return existsSync(events) ? `go on with it: autokernel optimize --resume ${name}` : `it ended while it was being planned; its log: ${log}`
 }
 
 /** After its last experiment a run verifies the model, for minutes; there is nothing to hold or to finish in that. */

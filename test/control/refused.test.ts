@@ -79,6 +79,12 @@ describe('a new run is refused before it profiles anything', () => {
   })
 })
 
+it('a run that ended while it was being planned has nothing to pause or to go on with, and says where it says why', async () => {
+  const run = night()
+  expect((await run.say(...run.fresh('--kernels', 'softmax'))).code).toBe(2)
+  expect((await run.say('pause')).stderr).toMatch(/run night is not running; it ended while it was being planned; its log: .*\/log\.txt$/)
+})
+
 describe('a run that is there goes on only as itself', () => {
   it('is not mistaken for one of another model, nor named twice', async () => {
     const run = night()

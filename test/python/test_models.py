@@ -95,6 +95,18 @@ def test_an_input_shape_replaces_the_files_own() -> None:
     assert loaded.inputs[0].shape == (3, 7) and output(loaded).shape == (3, 7, 1000)
 
 
+def test_of_several_classes_the_one_that_no_other_is_made_of_is_the_model(tmp_path: Path) -> None:
+    start = "from torch import nn\n\n\n"
+    block = "class Block(nn.Linear):\n    pass\n\n\n"
+    net = "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.b = Block(4, 4)\n\n"
+    forward = "    def forward(self, x):\n        return self.b(x)\n\n\n"
+    (tmp_path / "net.py").write_text(start + block + net + forward)
+    assert load(tmp_path / "net.py", input_shape=[2, 4]).class_name == "Net"
+    (tmp_path / "two.py").write_text(start + block + net + forward + "class Deep(Net):\n    pass\n")
+    with pytest.raises(ModelError, match=r"several nn\.Module classes \(Net, Deep\); choose one with --class"):
+        load(tmp_path / "two.py", input_shape=[2, 4])
+
+
 @pytest.mark.parametrize(
     ("file", "class_name", "shape", "said"),
     [
