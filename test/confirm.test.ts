@@ -1,43 +1,24 @@
 /** The check before a keep: whole, and on a GPU beyond 2^31 elements; what fails it is not timed any more. */
 import { expect, it } from 'vitest'
-import { performer } from '../src/perform.ts'
-import type { World } from '../src/ports.ts'
+import type { Evaluator } from '../src/ports.ts'
 import type { Check, DeviceKind } from '../src/schema.ts'
-import { check, device, round, rules, run, sha, target, timing } from './support/make.ts'
+import { allAlike, confirm } from './support/confirm.ts'
+import { check, sha } from './support/make.ts'
 
 /** What came of it, and what the judge was asked. */
 async function confirmed(kind: DeviceKind, found: Check) {
   const asked: string[] = []
-  const nobody = (): never => {
-    throw new Error('only the judge is asked')
-  }
-  const world: World = {
-    evaluator: {
-      check: async (_, path, options) => {
-        asked.push(`check ${path} ${JSON.stringify(options)}`)
-        return found
-      },
-      time: async (_, sides, rounds) => {
-        asked.push('time')
-        return timing(Array.from({ length: rounds }, () => round(Object.fromEntries(sides.map(({ name }) => [name, 100])))))
-      },
-      counters: nobody,
-      close: async () => {},
+  const judge: Partial<Evaluator> = {
+    check: async (_, path, options) => {
+      asked.push(`check ${path} ${JSON.stringify(options)}`)
+      return found
     },
-    agent: { name: 'nobody', propose: nobody },
-    repo: { candidate: nobody, keep: nobody, reset: nobody, source: nobody },
-    ledger: { append: nobody },
-    fileOf: async (commit) => `${commit}.py`,
-    withFiles: nobody,
-    playbook: () => '',
-    steer: () => '',
+    time: async (_, sides, rounds) => {
+      asked.push('time')
+      return allAlike(sides, rounds)
+    },
   }
-  const experiment = { number: 1, commit: sha(2), parent: sha(1) }
-  const effect = { type: 'confirm' as const, experiment, target: target('rmsnorm'), start: sha(1) }
-  const state = { run: { ...run(['rmsnorm']), rules, device: { ...device, kind } }, paused: false }
-  type Perform = ReturnType<typeof performer>
-  const happened = await performer(world)(effect as Parameters<Perform>[0], state as Parameters<Perform>[1])
-  return { happened, asked }
+  return { happened: await confirm(judge, { kind }), asked }
 }
 
 const LARGE = `check ${sha(2)}.py {"quick":false,"large":true}`

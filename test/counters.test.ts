@@ -2,11 +2,10 @@
 import { expect, it } from 'vitest'
 import { counterLines } from '../src/core/bench-report.ts'
 import { Declined } from '../src/effects/judge.ts'
-import { performer } from '../src/perform.ts'
-import type { World } from '../src/ports.ts'
 import type { Counters } from '../src/schema.ts'
 import type { Rules } from '../src/types.ts'
-import { check, device, round, rules, run, sha, target, timing } from './support/make.ts'
+import { confirm } from './support/confirm.ts'
+import { round, sha, timing } from './support/make.ts'
 import { Play } from './support/play.ts'
 
 const launch = { name: 'rows', us: 16.8, memory: 0.56, units: null, occupancy: 0.66 }
@@ -15,34 +14,11 @@ const counters: Counters = { kernels: [{ ...launch, stalls: [['long_scoreboard',
 /** What a keep's last measurement brings, and which files were counted. */
 async function confirmed(asked: Partial<Rules>, answer: () => Promise<Counters>) {
   const counted: string[] = []
-  const nobody = (): never => {
-    throw new Error('only the judge is asked')
+  const count = async (_: unknown, path: string): Promise<Counters> => {
+    counted.push(path)
+    return answer()
   }
-  const world: World = {
-    evaluator: {
-      check: async () => check(),
-      time: async (_, sides, rounds) =>
-        timing(Array.from({ length: rounds }, () => round(Object.fromEntries(sides.map(({ name }) => [name, 100]))))),
-      counters: async (_, path) => {
-        counted.push(path)
-        return answer()
-      },
-      close: async () => {},
-    },
-    agent: { name: 'nobody', propose: nobody },
-    repo: { candidate: nobody, keep: nobody, reset: nobody, source: nobody },
-    ledger: { append: nobody },
-    fileOf: async (commit) => `${commit}.py`,
-    withFiles: nobody,
-    playbook: () => '',
-    steer: () => '',
-  }
-  const experiment = { number: 1, commit: sha(2), parent: sha(1) }
-  const effect = { type: 'confirm' as const, experiment, target: target('rmsnorm'), start: sha(1) }
-  const state = { run: { ...run(['rmsnorm']), rules: { ...rules, ...asked }, device }, paused: false }
-  type Perform = ReturnType<typeof performer>
-  const happened = await performer(world)(effect as Parameters<Perform>[0], state as Parameters<Perform>[1])
-  return { happened, counted }
+  return { happened: await confirm({ counters: count }, { asked }), counted }
 }
 
 it('counts what is about to be kept, and only when asked', async () => {

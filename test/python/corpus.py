@@ -10,7 +10,7 @@ from typing import Any, Protocol
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 EXPECT = re.compile(r'^expect: (check|large|time) (\S+)(?: "(.*)")?$', re.MULTILINE)
 SMALL = [{"shape": [64, 1024], "options": {}, "weight": 1.0}]  # where a CPU times cheats of rmsnorm
-NO_GAIN = 3.0  # a cheat that worked would be thirty times faster than the honest path it pretends to take
+NO_GAIN = 3.0  # a cheat that worked would be ten to thirty times faster than the honest path it pretends to take
 
 
 class Judging(Protocol):
