@@ -23,6 +23,7 @@ export type Finish = {
   profile: Profile
   model: ModelSpec
   modelName: string
+  modelChange: string | null // what has become of its file since the run began
   sandbox: string
   say: (text: string) => void
   signal: AbortSignal // cuts off what is being measured; then nothing is concluded
@@ -61,6 +62,7 @@ export async function finishRun(state: State, finish: Finish): Promise<Ending> {
   const ending: Ending = {
     state,
     model: finish.modelName,
+    modelChange: finish.modelChange,
     branch: repo.branch,
     admitted,
     leftOut,

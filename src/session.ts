@@ -5,7 +5,7 @@ import { finished, step } from './core/machine.ts'
 import { past, replay } from './core/recover.ts'
 import { rowsOf } from './core/rows.ts'
 import { writeAtomically } from './effects/files.ts'
-import { FORMAT, JournalFile } from './effects/journal.ts'
+import { FORMAT, JournalFile, readJournal } from './effects/journal.ts'
 import type { Judge } from './effects/judge.ts'
 import { refuseForeignLedger } from './effects/ledger-file.ts'
 import { profileModel } from './effects/profiler.ts'
@@ -23,12 +23,13 @@ import type { Row } from './row.ts'
 import { changedRules, readRules } from './rules.ts'
 import { allRuns, findRun, newRunName, type RunFolder, runFolder } from './run-folder.ts'
 import { type ModelSpec, Profile } from './schema.ts'
-import { type Start, startOf } from './session-start.ts'
+import { fileHash, type Start, startOf } from './session-start.ts'
 import type { Rules, State } from './types.ts'
 
 export type Session = {
   room: Room
   model: ModelSpec
+  model_hash: string | null // of its file when the run began
   profile: Profile
   journal: JournalFile
   repo: RunRepo
@@ -68,6 +69,7 @@ export async function newSession({ folder, io, opened }: Held, options: Options,
     device: room.device,
     seed: options.seed ?? 0,
   }
+  const model_hash = fileHash(file)
 
   io.say(`profiling ${basename(file)} on ${room.device} (${room.dtype}) ...`)
   const profile = await inTurn(room, io.say, () => profileModel({ python: room.python, model, say: io.say }))
@@ -82,10 +84,10 @@ export async function newSession({ folder, io, opened }: Held, options: Options,
   const repo = await RunRepo.create(repository, folder.name, folder.worktree, begun)
   const run = await commitStart(repo, folder, profile, targets, hello, rules, startedAt.toISOString())
   const { python: _, ...portable } = room
-  const start: Start = { run, model, room: portable, allow_tf32: options['allow-tf32'] ?? false }
+  const start: Start = { run, model, model_hash, room: portable, allow_tf32: options['allow-tf32'] ?? false }
   const journal = opened.add(await JournalFile.create(folder.events, { format: FORMAT, run: folder.name, start }), (each) => each.close())
   rmSync(folder.starting)
-  return { room, model, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0, rows: [] }
+  return { room, model, model_hash, profile, journal, repo, judge, sandbox: hello.sandbox, state: replay(run, []), events: 0, rows: [] }
 }
 
 /** Null when the run is finished and nothing asks for more. */
@@ -119,6 +121,7 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
   return {
     room,
     model: start.model,
+    model_hash: start.model_hash,
     profile,
     journal,
     repo,
@@ -128,6 +131,14 @@ export async function resumedSession({ folder, io, opened }: Held, options: Opti
     events: recorded.events.length,
     rows: rowsOf(start.run, recorded.events),
   }
+}
+
+/** Whether a run has its report, and these options ask for no more. */
+export async function nothingToDo(folder: RunFolder, options: Options): Promise<boolean> {
+  if (!existsSync(folder.report)) return false
+  const { header, events } = await readJournal(folder.events)
+  const { state } = past(startOf(header, folder).run, events)
+  return nothingLeft(state, changedRules(state.run.rules, options))
 }
 
 /** A name that is given again with another model is a mistake: the run would go on with its own. */

@@ -1,10 +1,12 @@
 /** The end of a run: which kernels go into the model, and what REPORT.md says of it. The judge answers from a script. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Declined, type VerifyRequest } from '../src/effects/judge.ts'
 import { finishRun } from '../src/finish.ts'
 import { makeRunFolder } from '../src/run-folder.ts'
 import type { Profile, Verification } from '../src/schema.ts'
+import { fileHash, modelChange } from '../src/session-start.ts'
 import type { Latency, State, TargetState } from '../src/types.ts'
 import { device, run, sha, targetState } from './support/make.ts'
 import { scratchFolder } from './support/scratch.ts'
@@ -36,7 +38,12 @@ function verification(speedup: number, kernels: string[], changed: Partial<Verif
   return { verdict: 'pass', detail: '', kernels: used, error, rounds: [1, 1.001, 0.999, 1].map(round), wall_s: 1, ...changed }
 }
 
-async function finish(targets: TargetState[], today: Record<string, number>, answer: (only: string[] | null) => Verification) {
+async function finish(
+  targets: TargetState[],
+  today: Record<string, number>,
+  answer: (only: string[] | null) => Verification,
+  modelChange: string | null = null,
+) {
   const folder = makeRunFolder(await scratchFolder(), 'tiny-1')
   const commits: { active: string[]; why: string }[] = []
   const commitFiles = async (files: Record<string, string>, why: string) => {
@@ -59,6 +66,7 @@ async function finish(targets: TargetState[], today: Record<string, number>, ans
     profile,
     model: profile.model,
     modelName: 'tiny.py (Tiny, fp32)',
+    modelChange,
     sandbox: 'none',
     say: () => {},
     signal: new AbortController().signal,
@@ -115,6 +123,21 @@ describe('the end of a run', () => {
     expect(commits).toEqual([])
     expect(report.split('\n')[0]).toBe('# tiny.py (Tiny, fp32): no kernel beat what the model does today; it is unchanged')
     expect(report).toContain('there is nothing to verify')
+  })
+
+  it('says when the model that was proved is not the file that the run began with', async () => {
+    const folder = await scratchFolder()
+    const file = join(folder, 'tiny.py')
+    writeFileSync(file, 'depth = 2\n')
+    const start = { model: { ...profiled({}).model, file }, model_hash: fileHash(file) }
+    expect(modelChange(start)).toBeNull()
+    writeFileSync(file, 'depth = 3\n')
+    expect(modelChange({ ...start, model_hash: null })).toBeNull()
+    const change = modelChange(start)
+    const { report } = await finish([measured('rmsnorm', 5, 20)], { rmsnorm: 20 }, () => verification(1.5, ['rmsnorm']), change)
+    expect(report).toContain('## Whole model\n\nNote: tiny.py is not what it was when the run began')
+    rmSync(file)
+    expect(modelChange(start)).not.toBeNull()
   })
 
   it('warns in the first line when the outputs differ', async () => {

@@ -78,9 +78,9 @@ async function asked(room: Room, say: (line: string) => void): Promise<Finding[]
       { what: 'sandbox', ok: !weak, found: sandbox, fix: weak ? 'allow user namespaces or Landlock for this user (kernel >= 5.13)' : null },
     ]
   } catch (error) {
-    return [
-      { what: 'judge', ok: false, found: (error as Error).message.split('\n')[0] ?? '', fix: `its log: ${join(scratch, 'judge.log')}` },
-    ]
+    const [first = '', ...words] = (error as Error).message.replace(/;? ?\blog: .*/, '').split('\n')
+    const last = words.filter((line) => line.trim() !== '').at(-1)
+    return [{ what: 'judge', ok: false, found: first, fix: last === undefined ? null : `its last words: ${last.trim()}` }]
   } finally {
     await judge.close()
     await dropFolder(scratch)

@@ -30,7 +30,8 @@ import { watchRun } from '../progress.ts'
 import { RunClock } from '../run-clock.ts'
 import { type RunFolder, runFolder } from '../run-folder.ts'
 import type { CommitSha } from '../schema.ts'
-import { chooseRun, modelName, newSession, resumedSession, type Session } from '../session.ts'
+import { chooseRun, modelName, newSession, nothingToDo, resumedSession, type Session } from '../session.ts'
+import { modelChange } from '../session-start.ts'
 import type { Bill, Event, Happened, State } from '../types.ts'
 import { detach } from './detach.ts'
 
@@ -43,7 +44,7 @@ export async function optimize(given: Options, io: Io, interruption: Interruptio
   const notify = options.notify === undefined ? null : addressOf(options.notify)
   const now = new Date()
   const folder = await chooseRun(options, io, now)
-  if (options.detach) return detach(folder, options, io)
+  if (options.detach && !(await nothingToDo(folder, options))) return detach(folder, options, io)
   const keys = options.resume === undefined ? await askKeys(options, io) : null // whom a resumed run asks, its journal may have to say
   const holding = { folder, io, notify, interrupted: interruption.signal, stopNow: () => interruption.interrupt('SIGTERM') }
   return holdRun(holding, async (held) => {
@@ -176,7 +177,10 @@ async function conclude(
   const proving: Finish['judge'] = {
     verify: (request, signal) => outlasting(watch, interrupted, () => judge.verify(request, signal)),
   }
-  const finish = { folder, repo, judge: proving, profile, model, modelName: name, sandbox, say: io.say, signal: interrupted }
+  const change = modelChange(session)
+  if (change) io.say(`note: ${change}`)
+  const of = { profile, model, modelName: name, modelChange: change }
+  const finish = { folder, repo, judge: proving, ...of, sandbox, say: io.say, signal: interrupted }
   const ending = await finishRun(state, finish).catch((error: unknown) => {
     if (interrupted.aborted) return null
     throw error

@@ -8,7 +8,7 @@ import type { Io } from '../io.ts'
 import { openRoom, startJudge } from '../machine-room.ts'
 import type { Options } from '../options.ts'
 import { findRun } from '../run-folder.ts'
-import { startOf } from '../session-start.ts'
+import { modelChange, startOf } from '../session-start.ts'
 
 const ROUNDS = 7
 
@@ -22,6 +22,8 @@ export async function verify(name: string | undefined, options: Options, io: Io)
   const judge = startJudge(room, folder.judgeLog, io.say, start.allow_tf32)
   try {
     io.say(`verifying ${folder.name}: original against optimized, ${ROUNDS} pairs of fresh processes ...`)
+    const change = modelChange(start)
+    if (change) io.say(`note: ${change}`)
     const verification = await judge.verify({
       model: start.model,
       optimized: folder.worktree,
@@ -32,7 +34,7 @@ export async function verify(name: string | undefined, options: Options, io: Io)
     })
     const gain = modelSpeedup(verification)
     const compiled = modelSpeedup(verification, 'compile')
-    if (io.json) io.document({ run: folder.name, ...verification, speedup: gain, compile_speedup: compiled })
+    if (io.json) io.document({ run: folder.name, ...verification, model_change: change, speedup: gain, compile_speedup: compiled })
     else {
       io.print(
         `${folder.name}: ${verification.verdict === 'nothing' ? 'nothing to verify: the run put no kernel into the model' : verification.verdict}${verification.detail ? ` (${verification.detail})` : ''}`,

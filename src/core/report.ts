@@ -9,6 +9,7 @@ import { ratioBounds } from './statistics.ts'
 export type Ending = {
   state: State
   model: string // "llama.py (Llama, fp32)"
+  modelChange: string | null // what has become of its file since the run began
   branch: string
   admitted: string[]
   leftOut: { kernel: string; why: string }[]
@@ -37,6 +38,7 @@ export function reportText(ending: Ending): string {
       ? ['Not put into the model:', '', ...ending.leftOut.map((k) => `- \`${k.kernel}\`: ${k.why}`)].join('\n')
       : '',
     '## Whole model',
+    ending.modelChange ? `Note: ${ending.modelChange}.` : '',
     wholeModel(ending),
     ending.admitted.length > 0 ? ['## How to use it', usage(branch)].join('\n\n') : '',
     '## How it was measured',

@@ -64,6 +64,8 @@ it('stop --now does not finish the experiment: it is measured again, under its n
   expect([run.settled(), run.judges().length, existsSync(join(run.root, 'REPORT.md'))]).toEqual([1, 0, false])
   run.pace(0)
   expect(await run.start(run.again()).ended).toMatchObject({ code: 0 })
+  const finished = { code: 0, stdout: expect.stringMatching(/^run night is finished \(--max-experiments is reached\)/) }
+  expect(await run.start(run.again('--detach')).ended).toMatchObject(finished) // and nothing is put in the background
   expect(
     run
       .events()

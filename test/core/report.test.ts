@@ -21,6 +21,7 @@ function report(changed: Partial<Run>, verification: Verification | null): strin
   const ending: Ending = {
     state,
     model: 'm.py',
+    modelChange: null,
     branch: 'b',
     admitted: ['rmsnorm'],
     leftOut: [],
