@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import disturbance
@@ -12,19 +15,23 @@ from compared import FORWARD_S, Comparison, Failed
 from model_child import fingerprint
 from worker import JudgeError, Worker, WorkerFailed
 
-VISIT_S = {True: 0.05, False: 0.25}
+VISIT_S = {True: 0.1, False: 0.25}  # that a visit should last, on a GPU and on a CPU
+LEAD_IN_SHARE = 0.2  # of a visit, run before it and not counted: after a pause the first passes are slower
+MOST_PASSES = 2000  # a visit
 AGREE_SHARE, AGREE_S = 0.02, 100e-6
 
 
 def time_rounds(
     compared: Comparison, sides: list[str], rounds: int, rng: random.Random, result: dict[str, Any]
 ) -> None:
+    passes = 0
     for _ in range(rounds):
         workers: dict[str, Worker] = {}
         try:
             for side in sides:
                 workers[side] = _ready(compared, side)
-            result["rounds"].append(_round(compared, workers, rng, result["error"]))
+            passes = passes or _passes(compared, workers["original"])
+            result["rounds"].append(_round(compared, workers, passes, rng, result["error"]))
         finally:
             for worker in workers.values():
                 worker.kill()
@@ -34,8 +41,8 @@ def _ready(compared: Comparison, side: str) -> Worker:
     try:
         worker, _ = compared.start(side)
         try:
-            for at in (0, 1):
-                worker.ask({"do": "forward", "set": at}, FORWARD_S)
+            worker.ask({"do": "forward", "set": 0}, FORWARD_S)
+            _visit(worker, [1], 0, secret=0)  # the first receipt of a process takes as long as loading its code
             worker.stop()
             if compared.gpu:
                 worker.resume()
@@ -49,8 +56,30 @@ def _ready(compared: Comparison, side: str) -> Worker:
         raise JudgeError(f"the {side} model: {error.detail}") from error
 
 
+@contextmanager
+def _running(compared: Comparison, worker: Worker) -> Iterator[None]:
+    """On a CPU the others stand still meanwhile; on a GPU they wait, for a stopped process may hold up the device."""
+    if compared.gpu:
+        yield
+        return
+    worker.resume()
+    yield
+    worker.stop()
+
+
+def _passes(compared: Comparison, original: Worker) -> int:
+    """Forward passes that fill a visit: so many that what the receipt costs hardly counts."""
+    passes, wanted = 1, VISIT_S[compared.gpu]
+    with _running(compared, original):
+        while True:
+            seconds, _ = _visit(original, [0] * passes, 0, secret=0)
+            if seconds >= wanted / 2 or passes == MOST_PASSES:
+                return passes
+            passes = min(MOST_PASSES, math.ceil(passes * min(16.0, wanted / seconds)))
+
+
 def _round(
-    compared: Comparison, workers: dict[str, Worker], rng: random.Random, error: dict[str, float]
+    compared: Comparison, workers: dict[str, Worker], passes: int, rng: random.Random, error: dict[str, float]
 ) -> dict[str, Any]:
     order = list(workers)
     rng.shuffle(order)
@@ -59,23 +88,21 @@ def _round(
     ms: dict[str, list[float]] = {side: [] for side in workers}
     outputs: dict[str, list[torch.Tensor]] = {}
     sets = list(range(len(compared.sets)))
-    passes, kept_set = 0, rng.choice(sets)
+    kept_set = rng.choice(sets)
     for side in order:
         worker = workers[side]
         try:
-            if not compared.gpu:
-                worker.resume()
-            passes = passes or _passes(worker, compared.gpu)
-            sequence = [rng.choice(sets) for _ in range(passes)]
-            keep = rng.randrange(passes)
-            sequence[keep] = kept_set
-            watch.begin(worker.pid)
-            secret = rng.getrandbits(62)
-            seconds, receipt = _visit(worker, sequence, keep, secret)
-            watch.end()
-            outputs[side] = compared.fetch(worker)
-            if not compared.gpu:
-                worker.stop()
+            with _running(compared, worker):
+                if lead_in := int(passes * LEAD_IN_SHARE):
+                    _visit(worker, rng.choices(sets, k=lead_in), 0, secret=0)
+                sequence = rng.choices(sets, k=passes)
+                keep = rng.randrange(passes)
+                sequence[keep] = kept_set
+                watch.begin(worker.pid)
+                secret = rng.getrandbits(62)
+                seconds, receipt = _visit(worker, sequence, keep, secret)
+                watch.end()
+                outputs[side] = compared.fetch(worker)
         except WorkerFailed as failure:
             if side == "optimized":
                 raise Failed(f"the optimized model ended in a {failure.kind}: {failure.detail}") from failure
@@ -87,11 +114,6 @@ def _round(
     _same(outputs, error)
     disturbed = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + len(workers)) if compared.gpu else watch.verdict()
     return {"order": order, "ms": ms, "disturbed": disturbed}
-
-
-def _passes(worker: Worker, gpu: bool) -> int:
-    own = float(worker.ask({"do": "visit", "order": [0], "keep": 0, "secret": 0}, FORWARD_S)["seconds"])
-    return max(1, min(64, round(VISIT_S[gpu] / max(own, 1e-6))))
 
 
 def _visit(worker: Worker, sequence: list[int], keep: int, secret: int) -> tuple[float, str]:
