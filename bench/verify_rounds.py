@@ -15,7 +15,8 @@ from compared import FORWARD_S, Comparison, Failed
 from model_child import fingerprint
 from worker import JudgeError, Worker, WorkerFailed
 
-VISIT_S = {True: 0.1, False: 0.25}  # that a visit should last, on a GPU and on a CPU
+VISIT_S = {True: 0.05, False: 0.1}  # that a visit should last, on a GPU and on a CPU
+TURNS = 3  # there and back, where a visit holds several passes: one visit that was held up does not count then
 LEAD_IN_SHARE = 0.2  # of a visit, run before it and not counted: after a pause the first passes are slower
 MOST_PASSES = 2000  # a visit
 AGREE_SHARE, AGREE_S = 0.02, 100e-6
@@ -83,7 +84,7 @@ def _round(
 ) -> dict[str, Any]:
     order = list(workers)
     rng.shuffle(order)
-    order += order[::-1]
+    order = (order + order[::-1]) * (TURNS if passes > 1 else 1)
     watch = disturbance.CpuWatch()
     ms: dict[str, list[float]] = {side: [] for side in workers}
     outputs: dict[str, list[torch.Tensor]] = {}
