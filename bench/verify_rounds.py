@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import disturbance
@@ -57,7 +58,7 @@ def _ready(compared: Comparison, side: str) -> Worker:
         raise JudgeError(f"the {side} model: {error.detail}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _running(compared: Comparison, worker: Worker) -> Iterator[None]:
     """On a CPU the others stand still meanwhile; on a GPU they wait, for a stopped process may hold up the device."""
     if compared.gpu:
@@ -85,6 +86,8 @@ def _round(
     order = list(workers)
     rng.shuffle(order)
     order = (order + order[::-1]) * (TURNS if passes > 1 else 1)
+    if compared.gpu:
+        _share_a_processor(workers, rng)
     watch = disturbance.CpuWatch()
     ms: dict[str, list[float]] = {side: [] for side in workers}
     outputs: dict[str, list[torch.Tensor]] = {}
@@ -115,6 +118,15 @@ def _round(
     _same(outputs, error)
     disturbed = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + len(workers)) if compared.gpu else watch.verdict()
     return {"order": order, "ms": ms, "disturbed": disturbed}
+
+
+def _share_a_processor(workers: dict[str, Worker], rng: random.Random) -> None:
+    """Launches of a small model take longer than its kernels, and one virtual processor launches at half the speed of
+    another: the threads that launch take turns on the same one, another in each round. Their helpers stay free."""
+    processor = rng.choice(sorted(os.sched_getaffinity(0)))
+    for worker in workers.values():
+        with contextlib.suppress(OSError):  # one that is gone says so when it is asked
+            os.sched_setaffinity(worker.pid, {processor})
 
 
 def _visit(worker: Worker, sequence: list[int], keep: int, secret: int) -> tuple[float, str]:
