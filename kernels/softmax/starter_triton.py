@@ -16,8 +16,9 @@ MAX_BLOCK = 16384  # tune: 8192 16384 32768
 TILE = 4096  # tune: 1024 2048 4096 8192
 PER_THREAD = 16  # tune: 8 16 32 64
 LANES = 1024  # tune: 512 1024 2048
-UNROLL = 4  # tune: 2 4 8
+UNROLL = 2  # tune: 1 2 4
 LONG_WARPS = 4  # tune: 4 8
+STAGES = 3  # tune: 1 2 3 4
 
 LOWEST = tl.constexpr(-3.0e38)  # a maximum to start from: -inf would give inf - inf on a tile of nothing but -inf
 
@@ -44,7 +45,14 @@ def fold(top, total, x):
 
 @triton.jit
 def long_rows_kernel(
-    y_ptr, x_ptr, n_cols, HEADS: tl.constexpr, VEC: tl.constexpr, UNROLL: tl.constexpr, LANES: tl.constexpr
+    y_ptr,
+    x_ptr,
+    n_cols,
+    HEADS: tl.constexpr,
+    VEC: tl.constexpr,
+    UNROLL: tl.constexpr,
+    LANES: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     BLOCK: tl.constexpr = UNROLL * LANES
     start = tl.program_id(0).to(tl.int64) * n_cols
@@ -63,7 +71,7 @@ def long_rows_kernel(
     # masked lanes hold -inf: never the maximum, and exp makes them 0
     x = tl.load(x_ptrs, mask=(offs >= head) & (offs < end), other=float("-inf"))
     top, total = fold(top, total, x.to(tl.float32))
-    for pos in range(BLOCK, last, BLOCK):
+    for pos in tl.range(BLOCK, last, BLOCK, num_stages=STAGES):  # tiles on their way while one is worked on
         top, total = fold(top, total, tl.load(x_ptrs + pos).to(tl.float32))
     if last > 0:
         x = tl.load(x_ptrs + last, mask=offs < end - last, other=float("-inf"))
@@ -75,7 +83,7 @@ def long_rows_kernel(
     mask = (offs >= head) & (offs < end)
     y = tl.exp(tl.load(x_ptrs, mask=mask, other=0.0).to(tl.float32) - row_top) * scale  # masked lanes are not stored
     tl.store(y_ptrs, y.to(y_ptr.dtype.element_ty), mask=mask)
-    for pos in range(BLOCK, last, BLOCK):
+    for pos in tl.range(BLOCK, last, BLOCK, num_stages=STAGES):
         y = tl.exp(tl.load(x_ptrs + pos).to(tl.float32) - row_top) * scale
         tl.store(y_ptrs + pos, y.to(y_ptr.dtype.element_ty))
     if last > 0:
@@ -96,7 +104,7 @@ def kernel_fn(x: torch.Tensor) -> torch.Tensor:
         vec = 16 // x.element_size()
         long_rows_kernel[(n_rows,)](
             *(y, rows.contiguous(), n_cols),
-            *(n_cols % vec != 0, vec, UNROLL, LANES),
+            *(n_cols % vec != 0, vec, UNROLL, LANES, STAGES),
             num_warps=LONG_WARPS,
         )
         return y
