@@ -35,9 +35,11 @@ function report(path: string, resamplings: number): void {
   for (const [what, judgements] of [['null judgements', nothing] as const, ['true gains', gains.flat()] as const]) {
     for (const [name, some] of byKernel(judgements)) {
       const decided = some.map((one) => kept(one.rounds)).filter((outcome) => outcome !== null)
-      const ratios = some.flatMap((one) => speedup(one.rounds, 'incumbent', 'candidate', SHAPES)?.point ?? [])
+      const ratios = some.flatMap((one) => ratioOf(one.rounds) ?? [])
+      // Many judgements end with a screening pair that says slower; the pairs after one do not lean to that side.
+      const confirming = some.flatMap((one) => one.rounds.slice(1).flatMap((round) => ratioOf([round]) ?? []))
       console.log(
-        `  ${name}: ${decided.filter(Boolean).length} of ${decided.length} real ${what} kept, median ratio ${middle(ratios).toFixed(4)}`,
+        `  ${name}: ${decided.filter(Boolean).length} of ${decided.length} real ${what} kept, median ratio ${middle(ratios).toFixed(4)}, of confirming pairs ${middle(confirming).toFixed(4)}`,
       )
     }
   }
@@ -45,15 +47,27 @@ function report(path: string, resamplings: number): void {
     const usable = occasions.flatMap((one) => one.rounds.filter((round) => round.disturbed === null))
     if (usable.length < 2) console.log(`  ${name}: too few undisturbed pairs to draw from (${usable.length})`)
     else resample(name, usable, resamplings)
-  }
-  const ratios = gains.flatMap((some) => {
-    const rounds = some.flatMap((one) => one.rounds)
-    return speedup(rounds, 'incumbent', 'candidate', SHAPES)?.point ?? []
-  })
-  if (ratios.length > 1)
-    console.log(
-      `  the same two kernels on ${ratios.length} occasions: ${ratios.map((r) => r.toFixed(4)).join(', ')} (${percent(Math.max(...ratios) / Math.min(...ratios) - 1)} apart)`,
+    compare(
+      `${name} against itself`,
+      occasions.map((one) => one.rounds),
     )
+  }
+  compare(
+    'a true gain',
+    gains.map((some) => some.flatMap((one) => one.rounds)),
+  )
+}
+
+/** The same two kernels on several occasions. */
+function compare(what: string, occasions: Round[][]): void {
+  const ratios = occasions.flatMap((rounds) => ratioOf(rounds) ?? [])
+  if (ratios.length < 2) return
+  const apart = percent(Math.max(...ratios) / Math.min(...ratios) - 1)
+  console.log(`  ${what} on ${ratios.length} occasions: ${ratios.map((r) => r.toFixed(4)).join(', ')} (${apart} apart)`)
+}
+
+function ratioOf(rounds: Round[]): number | undefined {
+  return speedup(rounds, 'incumbent', 'candidate', SHAPES)?.point
 }
 
 function resample(name: string, rounds: Round[], times: number): void {
@@ -99,7 +113,7 @@ function byKernel(some: Kernel[]): Map<string, Kernel[]> {
 
 function deviationOfLogs(rounds: Round[]): number {
   const logs = rounds.flatMap((round) => {
-    const ratio = speedup([round], 'incumbent', 'candidate', SHAPES)?.point
+    const ratio = ratioOf([round])
     return ratio === undefined ? [] : [Math.log(ratio)]
   })
   const mean = logs.reduce((a, b) => a + b, 0) / logs.length

@@ -83,10 +83,16 @@ def turned_away(judge: Judging, kernel: Kernel, on_gpu: bool = False) -> str:
 
 
 def passes(judge: Judging, kernel: Kernel, dtype: str = "fp32", large: bool = False) -> str:
-    """'' where an honest kernel passes and can be timed, else what was held against it."""
+    """'' where an honest kernel passes and can be timed, else what was held against it.
+
+    `large`: also beyond 2^31 elements, and a stage that was skipped there is no pass.
+    """
     check = judge.check(kernel.path, kernel.op, dtype, large=large)
     if check["verdict"] != "pass":
         return f"check: {check['verdict']}: {check['detail'][:300]}"
+    beyond = next((stage for stage in check["stages"] if large and stage["name"] == "large"), None)
+    if beyond and beyond["status"] != "pass":
+        return f"large: {beyond['status']}: {beyond['detail'][:300]}"
     if check["held"]:
         return f"a win would be held: {check['held']}"
     failure = judge.time({"it": str(kernel.path)}, kernel.op, dtype)["failure"]
