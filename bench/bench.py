@@ -121,7 +121,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "rocm"], default="auto")
     parser.add_argument("--sandbox", choices=["auto", "require", "none"], default="auto")
     parser.add_argument("--op", help="operation; default: the file's KERNEL_TYPE")
-    parser.add_argument("--op-file", help="a Python file that defines OP")
+    parser.add_argument("--op-file", type=lambda path: str(Path(path).resolve()), help="a Python file that defines OP")
     parser.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], help="default: bf16 on a GPU, fp32 on a CPU")
     parser.add_argument("--against", help="another kernel.py to be timed against")
     parser.add_argument("--rounds", type=int, default=3)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+# Kinds of stage 3 for an operation whose author names none: inputs so many times as large. They count where plain
+# PyTorch is exact on them.
+SCALED = {"scaled by 32": 32.0, "scaled by 1/1024": 2.0**-10}
 
 Shape = tuple[int, ...]
 Inputs = tuple[torch.Tensor | None, ...]
@@ -57,6 +60,7 @@ class Op:
                  error is about fp32's unit roundoff * sqrt(depth) * (magnitude + roundings).
     roundings    the same for values that an honest kernel may store in the inputs' dtype on its way (attention
                  probabilities, the hidden layer of an MLP, partial sums); None means that there are none.
+    guessed      nobody derived magnitude and roundings: eager's own error widens what an element may be off by.
     exact        the operation only selects among its inputs: no error at all is allowed.
     depth        shape -> length of the longest reduction behind one output element.
     rows         how it can be computed some rows at a time, for stage `large`; None: it cannot, or nobody said.
@@ -83,6 +87,7 @@ class Op:
     variants: tuple[Mapping[str, object], ...] = ()
     magnitude: Callable[..., torch.Tensor] | None = None
     roundings: Callable[..., torch.Tensor] | None = None
+    guessed: bool = False
     exact: bool = False
     matmul_like: bool = False  # TF32 and tensor cores apply; fp16 products on a CPU are kept to 512
     rows: Rows | None = None

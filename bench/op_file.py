@@ -4,9 +4,12 @@ The file defines one of
 - `OP`, an `op.Op`;
 - `reference(*inputs, **options)`, written so that it can run in float64, with either `shapes` and `make_inputs(shape)`
   (which may also take dtype, generator and kind, in this order) or `get_inputs()`. Optional: `eager`, `vendor`,
-  `options`, `variants`, `flops(shape, options)`, `bytes_moved(shape, itemsize, options)`;
+  `options`, `variants`, `flops(shape, options)`, `bytes_moved(shape, itemsize, options)`, `stability` (the kinds that
+  make_inputs is asked for in stage 3);
 - `Model`, `get_inputs()` and optionally `get_init_inputs()`, as KernelBench has them. The kernel is called with the
   inputs, then the model's parameters and buffers in the order of `state_dict()`: `kernel_fn(*inputs, *parameters)`.
+
+Where no kinds are named, stage 3 scales the inputs (not the parameters).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from op import Inputs, Op, Shape
+from op import SCALED, Inputs, Op, Shape
 
 
 class OpFileError(Exception):
@@ -136,10 +139,11 @@ def _from_names(path: Path, module: ModuleType) -> Op | None:
         flops=flops,
         bytes_moved=bytes_moved,
         depth=lambda shape: max(shape, default=1),
-        stability=(),
+        stability=tuple(getattr(module, "stability", SCALED)),
         options=options,
         variants=tuple(getattr(module, "variants", ())),
         roundings=scale,
+        guessed=True,
         matmul_like=True,
     )
 
@@ -161,7 +165,8 @@ def _input_maker(draw: Callable[..., object], model: torch.nn.Module | None) -> 
 
     def make_inputs(shape: Shape, dtype: torch.dtype, g: torch.Generator, kind: str) -> Inputs:
         seed = int(torch.randint(0, 2**31, (1,), generator=g, device=g.device))
-        drawn = _tensors(_seeded(draw, seed, *(shape, dtype, g, kind)[:takes]))
+        drawn = _tensors(_seeded(draw, seed, *(shape, dtype, g, "normal" if kind in SCALED else kind)[:takes]))
+        drawn = [t * SCALED.get(kind, 1.0) if t is not None and t.is_floating_point() else t for t in drawn]
         if model is not None:
             with _rng(seed + 1):  # moved off their initial values: a weight of 1 and a bias of 0 could be ignored
                 state = model.state_dict().values()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from arena import contiguous
 
-from op import DTYPES, Case, Inputs, Op, Shape
+from op import DTYPES, SCALED, Case, Inputs, Op, Shape
 
 FREE_IN_ATTENTION = {"B", "S", "Sq", "Skv"}  # heads and head size are architecture, not data
 CPU_FP16_FLOPS = 2.0 * 512**3  # torch's fp16 product on a CPU takes seconds beyond this
@@ -81,7 +81,9 @@ class Plan:
         middle = whole(self.op, self.own[min(1, len(self.own) - 1)])
         first = whole(self.op, self.own[0])
         trials = [Trial(middle, self.dtype, kind) for kind in self.op.stability]
-        return trials + [Trial(first, dtype, kind) for dtype in self.others for kind in self.op.stability]
+        chosen = [kind for kind in self.op.stability if kind not in SCALED]  # by somebody, who knows of all dtypes
+        trials += [Trial(first, dtype, kind) for dtype in self.others for kind in chosen]
+        return self._bearable(trials)
 
     def edges(self) -> list[Trial]:
         """Sizes that divide by nothing, strides other than the usual, no rows at all, and sizes nobody was told."""

@@ -14,6 +14,7 @@ export type BenchReport = Omit<Check, 'verdict'> & {
   shapes: { shape: number[]; options: ShapeCase['options']; latency_us: number; ratio_eager: number | null; limit_us: number | null }[]
   device: DeviceFacts
   clocks: string | null
+  untimed: string | null // why there are no times where they were asked for
   counters?: Counters
   sanitize?: Sanitized
 }
@@ -49,8 +50,15 @@ export function benchReport(
     shapes: timing ? shapes.map((shape, i) => perShape(rounds, shape, i, timing)) : [],
     device,
     clocks: timing?.clocks ?? null,
+    untimed: timing && !time && !failure ? whyUntimed(timing) : null,
     ...looked,
   }
+}
+
+function whyUntimed({ failure, rounds }: Timing): string {
+  if (failure) return `${failure.side}: ${failure.kind}: ${failure.detail}`
+  const disturbed = rounds.flatMap((round) => round.disturbed ?? [])
+  return `${disturbed.length} of ${rounds.length} pairs were disturbed (${disturbed[0] ?? 'no reason given'}); try again when the machine is quiet`
 }
 
 function perShape(rounds: Round[], shape: ShapeCase, index: number, timing: Timing): BenchReport['shapes'][number] {
@@ -75,11 +83,13 @@ export function benchText(report: BenchReport): string {
   }
   const speed =
     report.latency_us === null
-      ? []
+      ? report.untimed === null
+        ? []
+        : [`not timed: ${report.untimed}`]
       : [
           `${report.latency_us.toFixed(2)} us a call (+-${(report.ci95_us ?? 0).toFixed(2)})${report.roofline ? `, ${report.roofline.pct.toFixed(0)} % of the ${report.roofline.bound} roofline` : ''}`,
           ...(['incumbent', 'eager', 'vendor', 'compile'] as const).map(ratio).filter((line): line is string => line !== null),
-          ...report.shapes.map(
+          ...(report.shapes.length > 1 ? report.shapes : []).map(
             (s) =>
               `  ${s.shape.join('x').padEnd(20)} ${s.latency_us.toFixed(2)} us${s.ratio_eager ? `  ${s.ratio_eager.toFixed(2)}x over eager` : ''}`,
           ),
