@@ -10,13 +10,13 @@ from typing import Any
 
 import baselines
 import compiled
-import correctness
 import large
 import torch
 import trials
 import warmers
 from arena import CPU_BYTES, Arena
-from correctness import Examiner, Limits, Progress, Verdict
+from correctness import Examiner, Limits, fresh_seed
+from verdict import Progress, Verdict
 from worker import Worker, WorkerFailed, end, load_order
 from workers import Pool, sha256
 
@@ -76,7 +76,7 @@ class Checks:
                 worker.await_ready()
                 if exam not in self.met and warmers.wanted(data, self.gpu, request):
                     helpers += warmers.start(self.pool, block, source, load, warmers.count(plan.op, plan))
-                inputs_seed = correctness.fresh_seed(plan.rng)
+                inputs_seed = fresh_seed(plan.rng)
                 examiner = Examiner(plan.op, worker, block, self.limits, inputs_seed, tf32, staged)
                 verdict = examiner.run(plan, load(worker), quick)
                 if verdict.kind == "pass" and not quick:

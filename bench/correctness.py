@@ -5,21 +5,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import tolerance
 import torch
 from arena import Arena, Buffer
 from trials import Plan, Trial, draw, strides_for
+from verdict import STAGES, Progress, Verdict, Wrong
 from worker import JudgeError, Worker, WorkerFailed
 
 from op import SCALED, Case, Op
-
-LARGE = "large"  # the last, on request: large.py
-STAGES = ("build", "smoke", "shapes", "stability", "determinism", "edges", LARGE)
-
-Progress = Callable[[dict[str, Any]], None]  # told each stage as it ends
 
 
 @dataclass(frozen=True)
@@ -28,36 +24,6 @@ class Limits:
 
     build: float = 180.0
     call: float = 30.0
-
-
-class Wrong(Exception):
-    """The candidate answered, and the answer is wrong."""
-
-
-@dataclass
-class Verdict:
-    kind: str = "pass"
-    detail: str = ""
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    worst: float | None = None
-    max_abs_err: float | None = None
-    build_s: float = 0.0
-
-    def fail(self, stage: str, error: Wrong | WorkerFailed) -> str:
-        """What a stage found decides. Returns the words for it."""
-        wrong = "invalid" if stage == "build" else "wrong"
-        self.kind = error.kind if isinstance(error, WorkerFailed) else wrong
-        self.detail = f"{stage}: {error}"
-        return str(error)
-
-    def measure(self, outcome: tolerance.Outcome) -> None:
-        self.worst = max(self.worst or 0.0, min(outcome.worst, 1e30))
-        self.max_abs_err = max(self.max_abs_err or 0.0, min(outcome.max_abs_err, 1e30))
-
-    def note(self, stage: str, status: str, cases: int = 0, seconds: float = 0.0, detail: str = "") -> dict[str, Any]:
-        line = {"name": stage, "status": status, "cases": cases, "seconds": round(seconds, 4), "detail": detail}
-        self.stages.append(line)
-        return line
 
 
 @dataclass
@@ -89,7 +55,7 @@ class Examiner:
         self.noted: Case | None = None  # whose launches are worth noting
 
     def run(self, plan: Plan, load: dict[str, Any], quick: bool) -> Verdict:
-        self.noted = plan.primary
+        self.noted, self.dtype = plan.primary, plan.dtype
 
         def build() -> int:
             began = time.monotonic()
@@ -142,7 +108,8 @@ class Examiner:
         if exam.limit is None:
             return out
         outcome = exam.limit.judge(out)
-        self.verdict.measure(outcome)
+        usual = trial.kind == "normal" and trial.dtype == self.dtype
+        self.verdict.measure(outcome, usual)
         if not outcome.ok:
             raise Wrong(f"{outcome.detail}{_manner(trial)}")
         return out

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from arena import Arena, Buffer, bytes_for, view
-from correctness import LARGE, Limits, Progress, Verdict, Wrong
+from correctness import Limits
 from seal import Seal
 from slices import AT_ONCE, Grown, grow, judge_bytes, limit_of, limit_of_mean, pieces, places, weighed
 from tolerance import Tolerance, index_of
+from verdict import LARGE, Progress, Verdict, Wrong
 from worker import JudgeError, WorkerFailed, load_order
 from workers import Pool, sha256
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import baselines
-import correctness
 import device_facts
 import disturbance
 import nvidia_tools
@@ -24,9 +23,10 @@ from arena import Arena
 from calibration import Calibrations
 from checks import NO_FACTS, Checks
 from clock import TimingFailed
-from correctness import Limits, Progress, Wrong
+from correctness import Limits
 from rounds import EMPTY, Rounds
 from timing import Stopwatch
+from verdict import STAGES, Progress, Verdict, Wrong
 from worker import JudgeError, WorkerFailed
 from workers import Pool
 
@@ -76,10 +76,10 @@ class Judge:
         data = Path(request["path"]).read_bytes()
         source = workers.sha256(data)
         found = source_scan.scan(data)
-        verdict, facts = correctness.Verdict(), NO_FACTS
+        verdict, facts = Verdict(), NO_FACTS
         if found.refused:
             verdict.note("build", "fail", detail=verdict.fail("build", Wrong(found.refused)))
-            for name in correctness.STAGES[1:]:
+            for name in STAGES[1:]:
                 verdict.note(name, "skipped")
         else:
             verdict, facts = self.checks.examine(request, data, progress)

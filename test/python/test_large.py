@@ -17,10 +17,11 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import op_table  # noqa: E402
 from arena import Arena, view  # noqa: E402
-from correctness import Verdict, limits_for  # noqa: E402
+from correctness import limits_for  # noqa: E402
 from large import LargeExam, unwritten  # noqa: E402
 from seal import Seal  # noqa: E402
 from slices import boundaries, grow, limit_of, limit_of_mean, places  # noqa: E402
+from verdict import Verdict  # noqa: E402
 from worker import WorkerFailed  # noqa: E402
 
 from op import Case, Op  # noqa: E402
