@@ -104,7 +104,7 @@ def serve(control: socket.socket, arena_fd: int, request: dict[str, Any], confin
     if request["role"] == "model":
         import model_child
 
-        harness = model_child.ModelHarness(flat)
+        harness = model_child.ModelHarness(flat, _hide_harness)
     wire.send(control, {"ready": True, "sandbox": confined})
     spin_s = 0.0
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def kernel_fn(*inputs, **options):
 
 
 class ModelHarness:
-    def __init__(self, flat: torch.Tensor) -> None:
+    def __init__(self, flat: torch.Tensor, hide_harness: Callable[[], None]) -> None:
+        self.hide_harness = hide_harness  # before anything of a candidate's is imported
         self.flat, self.gpu = flat, flat.device.type == "cuda"
         self.sets: Sequence[Sequence[Any]] = []
         self.kept: list[torch.Tensor] = []
@@ -71,6 +72,7 @@ class ModelHarness:
             real = path.with_name("real_kernel.py")
             path.rename(real)
             path.write_text(NAN_KERNEL.format(name=m["poison"], module="poisoned_kernel", path=str(real)))
+        self.hide_harness()
         sys.path.insert(0, str(folder))
         optimized = importlib.import_module("optimized")
         self.report = optimized.apply(self.model, only=m["only"])

@@ -41,7 +41,7 @@ def collect(side: str, timed: TimedCase, block: Arena, order: dict[str, Any], rn
     at = row if audit else kept[row]
     numel = 0 if timed.spiked is None else int(torch.Size(timed.order["inputs"][timed.spiked]["shape"]).numel())
     out = block.read(timed.order["outputs"], row)
-    return Claim(side, timed, audit, offsets[at], tuple(timed.shifts), arena.spikes(secret, at, numel), out)
+    return Claim(side, timed, audit, offsets[at], tuple(timed.shifts), arena.spikes(secret, count, numel)[at], out)
 
 
 def examine(claim: Claim, op: Op, dtype: str, block: Arena, allow_tf32: bool) -> str:

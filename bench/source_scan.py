@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ REFUSED_CALLS = {
     "sys.setprofile": "traces the harness",
     "inspect.currentframe": "reads other functions' frames",
     "inspect.stack": "reads other functions' frames",
+    "traceback.walk_stack": "reads other functions' frames",
+    "traceback.walk_tb": "reads other functions' frames",
     "gc.get_objects": "looks through the harness's objects",
     "gc.get_referrers": "looks through the harness's objects",
     "gc.get_referents": "looks through the harness's objects",
@@ -33,7 +36,7 @@ REFUSED_CALLS = {
 FRAME_ATTRIBUTES = {"tb_frame", "f_back", "f_locals", "f_globals", "gi_frame", "cr_frame", "ag_frame"}
 # The harness's own modules and main module: no kernel needs them, and none can be imported (candidate.py hides them).
 HARNESS = {path.stem for path in Path(__file__).parent.glob("*.py")} | {"__main__"}
-INTERPRETER = ("Python.h", "pybind11/embed", "PyEval_", "PyFrame_", "PyGC_", "PyImport_", "PyThreadState_")
+INTERPRETER = re.compile(r"Python\.h|pybind11/embed|\b_?Py[A-Z][A-Za-z]*_\w*")
 REFUSED_IMPORTS = {"socket": "opens connections", "faulthandler": "handles crashes", "ptrace": "traces processes"}
 FLAGGED_IMPORTS = {"threading", "multiprocessing", "concurrent", "asyncio", "signal", "mmap", "atexit"}
 FLAGGED_CALLS = {"compile", "id"}
@@ -41,7 +44,9 @@ FLAGGED_NAMES = {"torch.cuda.Stream", "torch.cuda.stream", "os.environ"}
 # Ways to say something without writing it: whoever wins with one of these is looked at by a person first.
 HELD_IMPORTS = {"gc", "inspect", "pickle", "marshal", "importlib"}
 HELD_CALLS = {"exec", "eval", "__import__", "globals", "vars"}
-HELD_NAMES = {"sys.modules", "ctypes.memmove", "ctypes.cast", "ctypes.pythonapi"}
+HELD_NAMES = {"sys.modules", "ctypes.memmove", "ctypes.cast", "ctypes.pythonapi", "torch.library.Library"}
+HELD_LIBRARIES = re.compile(r"\blib(c|pthread|dl|python[\d.]*)\.so")
+BY_NAME = {"getattr", "setattr", "delattr"}  # attributes as strings, like attrgetter and methodcaller
 HELD_ATTRIBUTES = {"from_address", "__globals__", "__closure__", "__subclasses__", "__builtins__", "__code__"}
 PATCHED_ROOTS = {"torch", "time", "builtins", "sys", "os", "triton", "json", "random"}
 DATA_ATTRIBUTES = {
@@ -112,6 +117,7 @@ class _Visitor(ast.NodeVisitor):
     def __init__(self) -> None:
         self.refused, self.flags, self.held = "", list[str](), list[str]()
         self.aliases: dict[str, str] = {}  # local name -> dotted origin
+        self.called = set[ast.AST]()  # what stands before the brackets of a call
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -129,9 +135,15 @@ class _Visitor(ast.NodeVisitor):
             self._used(dotted, node.lineno)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        found = next((word for word in INTERPRETER if isinstance(node.value, str) and word in node.value), None)
+        found = INTERPRETER.search(node.value) if isinstance(node.value, str) else None
         if found:
-            self._refuse(node.lineno, f"'{found}' in a string: calls the interpreter's internals")
+            self._refuse(node.lineno, f"'{found.group()}' in a string: calls the interpreter's internals")
+        if isinstance(node.value, str) and HELD_LIBRARIES.search(node.value):
+            self.held.append(f"line {node.lineno}: names the system's own library")
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Load) and node.id in HELD_CALLS | BY_NAME and node not in self.called:
+            self.held.append(f"line {node.lineno}: hands {node.id} on")
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         written = node.value if isinstance(node.ctx, (ast.Store, ast.Del)) else None
@@ -140,13 +152,9 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr in FRAME_ATTRIBUTES:
-            self._refuse(node.lineno, f"{node.attr} reads other functions' frames")
-        if node.attr in HELD_ATTRIBUTES:
-            self.held.append(f"line {node.lineno}: uses {node.attr}")
         dotted = self._dotted(node)
+        self._attribute(dotted, node.attr, node.lineno)
         if dotted:
-            self._used(dotted, node.lineno)
             root = dotted.split(".")[0]
             if (
                 isinstance(node.ctx, (ast.Store, ast.Del))
@@ -157,7 +165,13 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        name = self._dotted(node.func)
+        self.called.add(node.func)
+        name = self._dotted(node.func).removeprefix("builtins.")
+        named = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        if name in BY_NAME or name.split(".")[-1] in ("attrgetter", "methodcaller"):
+            target = self._dotted(node.args[0]) if name in BY_NAME and node.args else ""
+            for attribute in (part for text in named for part in text.split(".")):
+                self._attribute(f"{target}.{attribute}" if target else "", attribute, node.lineno)
         if name in FLAGGED_CALLS:
             self.flags.append(f"line {node.lineno}: calls {name}")
         if name == "getattr" and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
@@ -174,6 +188,17 @@ class _Visitor(ast.NodeVisitor):
                 self._refuse(node.lineno, f"{name} on {target}: patching {target.split('.')[0]} serves no kernel")
         self.generic_visit(node)
 
+    def _attribute(self, dotted: str, attribute: str, line: int) -> None:
+        """One that is read or set, written with a dot or as a string; `dotted` where it is known of what."""
+        if attribute in FRAME_ATTRIBUTES or f"sys.{attribute}" in REFUSED_CALLS:
+            self._refuse(line, f"{attribute} reads other functions' frames")
+        if attribute in HELD_ATTRIBUTES:
+            self.held.append(f"line {line}: uses {attribute}")
+        if attribute == "__dict__" and dotted.split(".")[0] in PATCHED_ROOTS:
+            self.held.append(f"line {line}: uses {dotted}")
+        if dotted:
+            self._used(dotted, line)
+
     def _imported(self, module: str, line: int) -> None:
         root = module.split(".")[0]
         if root in REFUSED_IMPORTS:
@@ -186,11 +211,15 @@ class _Visitor(ast.NodeVisitor):
             self.held.append(f"line {line}: imports {root}")
 
     def _used(self, dotted: str, line: int) -> None:
-        if dotted in REFUSED_CALLS:
-            self._refuse(line, f"{dotted} {REFUSED_CALLS[dotted]}")
-        if dotted in FLAGGED_NAMES:
+        """Also by way of another module that holds it: torch.sys.modules, threading._os.fork."""
+        parts = [part.lstrip("_") for part in dotted.split(".")[:-1]] + dotted.split(".")[-1:]
+        names = {dotted, ".".join(parts[-2:]), ".".join(parts[-3:])}
+        refused = next((REFUSED_CALLS[name] for name in names if name in REFUSED_CALLS), None)
+        if refused:
+            self._refuse(line, f"{dotted} {refused}")
+        if names & FLAGGED_NAMES:
             self.flags.append(f"line {line}: uses {dotted}")
-        if dotted in HELD_NAMES:
+        if names & HELD_NAMES or (len(parts) > 1 and parts[-2] == "builtins" and parts[-1] in HELD_CALLS):
             self.held.append(f"line {line}: uses {dotted}")
 
     def _refuse(self, line: int, why: str) -> None:

@@ -5,6 +5,7 @@ As in candidate.py, everything is bound here before a candidate is imported.
 
 from __future__ import annotations
 
+import math
 import mmap
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ import torch
 from output_contract import problem_with
 
 perf_counter = time.perf_counter
-as_strided, index_select = torch.as_strided, torch.index_select
+data_of = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+as_strided, index_select, tensor_of, prod = torch.as_strided, torch.index_select, torch.tensor, math.prod
 copy_, index_copy_, unbind = torch.Tensor.copy_, torch.Tensor.index_copy_, torch.Tensor.unbind
 synchronize, Event = torch.cuda.synchronize, torch.cuda.Event
 record_event, elapsed_ms = Event.record, Event.elapsed_time
@@ -28,8 +30,9 @@ replay_graph = CUDAGraph.replay
 class Spikes:
     """Elements of one call's input that are other than in its pool while the call runs."""
 
-    window: torch.Tensor  # flat
+    pool: torch.Tensor  # flat
     places: torch.Tensor
+    values: tuple[torch.Tensor, torch.Tensor] | None  # before and meanwhile, where the pool stays as it is until then
 
 
 @dataclass
@@ -39,28 +42,26 @@ class Batch:
     fn: Callable[..., torch.Tensor]
     calls: list[list[torch.Tensor | None]]
     options: dict[str, Any]
-    checkable: dict[int, Spikes | None]  # the calls whose outputs are delivered: a few, in an audit all
+    delivered: set[int]  # the calls whose outputs the judge gets: a few, in an audit all
+    spikes: dict[int, Spikes]
     rows: Sequence[torch.Tensor]  # the judge's memory, a row an output
     audit: bool
     outs: list[torch.Tensor] = field(default_factory=list)  # delivered ones; in an audit the last
 
     def run(self) -> None:
-        fn, options, checkable, rows, outs = self.fn, self.options, self.checkable, self.rows, list[torch.Tensor]()
+        fn, options, rows, outs = self.fn, self.options, self.rows, list[torch.Tensor]()
         for at, args in enumerate(self.calls):
-            if at not in checkable:
-                out = fn(*args, **options)
-                continue
-            spikes = checkable[at]
+            spikes = self.spikes.get(at)
             if spikes is None:
                 out = fn(*args, **options)
             else:
-                before = index_select(spikes.window, 0, spikes.places)
-                index_copy_(spikes.window, 0, spikes.places, arena.raised(before))
+                before, meanwhile = spikes.values or _values(spikes.pool, spikes.places)
+                index_copy_(spikes.pool, 0, spikes.places, meanwhile)
                 out = fn(*args, **options)
-                index_copy_(spikes.window, 0, spikes.places, before)
+                index_copy_(spikes.pool, 0, spikes.places, before)
             if self.audit:
                 copy_(rows[at], out)
-            else:
+            elif at in self.delivered:
                 outs.append(out)  # delivered last, so that a buffer shared between calls is overwritten by then
         for row, delivered in zip(rows, outs, strict=False):
             copy_(row, delivered)
@@ -132,21 +133,38 @@ class TimedCalls:
                     args.append(None)
                 else:
                     base = tensor.storage_offset() + next(at) * pool["step"]
-                    args.append(as_strided(tensor, pool["shape"], pool["strides"], base))
+                    # with a version counter of its own: the pool's would tell which calls are spiked
+                    args.append(data_of(as_strided(tensor, pool["shape"], pool["strides"], base)))
             calls.append(args)
         fn = self.fn
         if self.empty:
             fn = _least_work(self.nothing[m["name"]]) if m.get("reads") else _returns(self.nothing[m["name"]])
         audit = bool(m.get("audit"))
-        checkable = {at: self._spikes(plan, secret, at, calls[at]) for at in (range(count) if audit else kept_at)}
         rows = unbind(arena.view(self.flat, plan["outputs"]))
-        return Batch(fn, calls, plan["options"], checkable, rows, audit)
+        delivered = set(range(count) if audit else kept_at)
+        spikes = self._spikes(plan, secret, calls, delivered)
+        return Batch(fn, calls, plan["options"], delivered, spikes, rows, audit)
 
-    def _spikes(self, plan: dict[str, Any], secret: str, at: int, args: list[torch.Tensor | None]) -> Spikes | None:
-        spiked = None if plan["spiked"] is None else args[plan["spiked"]]
+    def _spikes(
+        self, plan: dict[str, Any], secret: str, calls: list[list[torch.Tensor | None]], delivered: set[int]
+    ) -> dict[int, Spikes]:
+        """On a CPU every call is spiked: the time between two calls would tell which are. On a GPU, where calls are
+        recorded and nobody sees that time, those that are delivered are; its pools are rolled after recording."""
+        spiked = plan["spiked"]
         if spiked is None:
-            return None
-        return Spikes(spiked.view(-1), arena.spikes(secret, at, spiked.numel()).to(spiked.device))
+            return {}
+        pool = arena.view(self.flat, plan["inputs"][spiked]["pool"])
+        windows = [args[spiked] for args in calls]
+        starts = tensor_of([w.storage_offset() - pool.storage_offset() for w in windows if w is not None])
+        numel = prod(plan["inputs"][spiked]["shape"])
+        places = (arena.spikes(secret, len(calls), numel) + starts.unsqueeze(1)).to(pool.device)
+        if self.gpu:
+            return {at: Spikes(pool, places[at], None) for at in delivered}
+        values = [unbind(part.view(places.shape)) for part in _values(pool, places.view(-1))]
+        return {
+            at: Spikes(pool, *rest)
+            for at, rest in enumerate(zip(unbind(places), zip(*values, strict=True), strict=True))
+        }
 
     def _timed(self, batch: Batch, replay: Callable[[], None] | None = None) -> dict[str, Any]:
         self._sync()
@@ -168,6 +186,12 @@ class TimedCalls:
     def _sync(self) -> None:
         if self.gpu:
             synchronize()
+
+
+def _values(pool: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What lies there, and what does while the call runs."""
+    before = index_select(pool, 0, places)
+    return before, arena.raised(before)
 
 
 def _returns(nothing: torch.Tensor) -> Callable[..., torch.Tensor]:

@@ -29,7 +29,7 @@ OP = Op(
     depth=lambda shape: max(op_costs.attention_sizes(shape)[4:]),
     stability=op_attention.STABILITY,
     options={"causal": True, "sm_scale": None},
-    variants=({"causal": False}, {"causal": True, "sm_scale": 0.2}),
+    variants=({"causal": False}, {"causal": True, "sm_scale": 0.2}, {"causal": False, "sm_scale": 0.2}),
     roundings=op_attention.roundings,
     matmul_like=True,
     rows=Rows(arguments=(0, 1, 2)),

@@ -48,6 +48,14 @@ CPU = torch.device("cpu")
         ("from arena import schedule\n", "harness"),
         ("e = ValueError()\nf = e.__traceback__.tb_frame\n", "frames"),
         ("S = 'PyObject* f = PyEval_GetFrame();'\n", "interpreter"),
+        ('import sys\nf = getattr(sys, "_getframe")(0)\n', "_getframe reads other functions' frames"),
+        ("import torch\nf = torch.sys._getframe(0)\n", "_getframe reads other functions' frames"),
+        ("import torch\ntorch.os.fork()\n", "torch.os.fork starts another process"),
+        ('import operator\nb = operator.attrgetter("f_back.f_locals")\n', "f_back reads other functions' frames"),
+        ("import torch\nx = torch._dynamo.utils.gc.get_objects()\n", "looks through the harness's objects"),
+        ("import threading\nf = threading._sys._current_frames()\n", "_current_frames reads other functions' frames"),
+        ("import traceback\nf = traceback.walk_stack(None)\n", "traceback.walk_stack reads other functions' frames"),
+        ('S = "int PyGILState_Ensure();"\n', "'PyGILState_Ensure' in a string"),
     ],
 )
 def test_the_text_scan_refuses_the_plainly_hostile_and_nothing_else(text: str, refused: str) -> None:
@@ -61,7 +69,21 @@ def test_the_text_scan_flags_what_deserves_a_closer_look() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["getattr(object, 'a' + 'b', 0)\n", "eval('1')\n", "import gc\n", "KERNEL = vars()\n", "x.__globals__\n"]
+    "text",
+    [
+        "getattr(object, 'a' + 'b', 0)\n",
+        "eval('1')\n",
+        "import gc\n",
+        "KERNEL = vars()\n",
+        "x.__globals__\n",
+        "import torch\nm = torch.sys.modules\n",
+        "import threading\nm = threading._sys.modules\n",
+        "import sys\nm = sys.__dict__['modules']\n",
+        "import builtins\nb = builtins.__import__('gc')\n",
+        "s = setattr\n",
+        "import ctypes\nc = ctypes.CDLL('libc.so.6')\n",
+        "import torch\nt = torch.library.Library('aten', 'IMPL')\n",
+    ],
 )
 def test_a_win_is_held_where_the_source_says_something_without_writing_it(text: str) -> None:
     assert scan(text.encode() + KERNEL).held
@@ -181,7 +203,7 @@ def test_who_does_not_see_the_spikes_of_a_timed_call_is_wrong_and_who_does_is_ri
     numel = torch.Size(timed.order["inputs"][timed.spiked]["shape"]).numel()
     (offsets, *_), _ = arena.schedule("secret", 1, timed.starts, windows.KEEP)
     plain = windows.window(timed, block.pristine, offsets, timed.shifts)
-    spiked = windows.window(timed, block.pristine, offsets, timed.shifts, arena.spikes("secret", 0, numel))
+    spiked = windows.window(timed, block.pristine, offsets, timed.shifts, arena.spikes("secret", 1, numel)[0])
     eager = op.eager(*spiked, **case.options)
     limit = limits_for(op, case, spiked, eager, op_dtypes[dtype], False)
     assert limit.judge(eager).ok and not limit.judge(op.eager(*plain, **case.options)).ok

@@ -113,6 +113,11 @@ def test_a_kernel_that_crashes_is_named_as_the_reason(judge: Client, tmp_path: P
     assert found["verdict"] == "fail" and "no such size" in found["detail"]
 
 
+def test_no_name_leads_from_a_kernel_to_the_harness(judge: Client, tmp_path: Path) -> None:
+    body = "assert not {'model_child', 'arena', 'candidate'} & set(torch.sys.modules)"
+    assert verify(judge, tmp_path, export(tmp_path, f"{body}\n    {RIGHT}"))["verdict"] == "pass"
+
+
 def test_nothing_active_is_nothing_and_only_names_a_kernel_all_the_same(judge: Client, tmp_path: Path) -> None:
     folder = export(tmp_path, RIGHT, active=False)
     assert verify(judge, tmp_path, folder)["verdict"] == "nothing"
