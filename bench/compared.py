@@ -92,9 +92,14 @@ class Comparison:
                 if poison:
                     folder = worker.scratch / "poisoned"
                     shutil.copytree(request.folder / "optimized", folder / "optimized")
-                applied = worker.ask(
+                told = worker.ask(
                     {"do": "apply", "folder": str(folder), "only": request.only, "poison": poison}, LOAD_S
                 )
+                skipped = told.get("skipped")
+                applied = {
+                    "replaced": counts(told.get("replaced")),
+                    "skipped": skipped if isinstance(skipped, dict) else {},
+                }
             if side == "compile":
                 worker.ask({"do": "compile"}, LOAD_S)
             if self.sets:
@@ -142,6 +147,12 @@ class Comparison:
         damage = self.arena.damage([buffer for slots in self.slots for buffer in slots])
         if damage:
             raise Failed(f"the optimized model {damage}")
+
+
+def counts(told: object) -> dict[str, int]:
+    """What an untrusted process says of how often: what is no number is left out."""
+    pairs = told.items() if isinstance(told, dict) else ()
+    return {str(name): number for name, number in pairs if isinstance(number, int)}
 
 
 def _in_double(original: Worker, outputs: list[dict[str, Any]], dtype: str) -> tuple[str, list[dict[str, Any]]]:

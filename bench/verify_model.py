@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import torch
-from compared import FORWARD_S, LOAD_S, Comparison, Failed, Request, read_request
+from compared import FORWARD_S, LOAD_S, Comparison, Failed, Request, counts, read_request
 from worker import JudgeError, Worker, WorkerFailed
 from workers import Pool
 
@@ -37,12 +37,12 @@ def compare_outputs(
         base = compared.fetch(original)
         original.ask({"do": "forward", "set": at, "wide": compared.wide}, FORWARD_S)
         reference = compared.fetch(original, wide=True)
-        calls = optimized.ask({"do": "forward", "set": at}, FORWARD_S).get("calls", {})
+        calls = counts(optimized.ask({"do": "forward", "set": at}, FORWARD_S).get("calls"))
         got = compared.fetch(optimized)
         compared.intact()
         for number, (want, plain, have) in enumerate(zip(reference, base, got, strict=True)):
             _compare(number, want, plain, have, compared.request.model["dtype"], worst)
-    return worst, {str(k): int(v) for k, v in calls.items()}
+    return worst, calls
 
 
 def _compare(
@@ -79,7 +79,7 @@ def is_used(compared: Comparison, kernel: str) -> tuple[bool, str]:
     worker, applied = compared.start("optimized", poison=kernel)
     with worker:
         if not applied["replaced"].get(kernel):
-            return False, applied["skipped"].get(kernel, "it replaces nothing")
+            return False, str(applied["skipped"].get(kernel, "it replaces nothing"))
         worker.ask({"do": "forward", "set": 0}, FORWARD_S)
         outs = compared.fetch(worker)
     nan = any(bool(t.isnan().any()) for t in outs if t.is_floating_point())
@@ -130,8 +130,8 @@ def _check(compared: Comparison, request: Request, nan_probe: bool, result: dict
                 check_weights(original, optimized)
                 result["error"], calls = compare_outputs(compared, original, optimized)
             for kernel in request.chosen:
-                sites = int(applied["replaced"].get(kernel, 0))
-                used, detail = sites > 0 and calls.get(kernel, 0) > 0, applied["skipped"].get(kernel, "")
+                sites = applied["replaced"].get(kernel, 0)
+                used, detail = sites > 0 and calls.get(kernel, 0) > 0, str(applied["skipped"].get(kernel, ""))
                 if nan_probe and sites:
                     used, detail = is_used(compared, kernel)
                 result["kernels"].append({"kernel": kernel, "sites": sites, "used": used, "detail": detail})

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from judge_client import ROOT, Client
+
+sys.path.insert(0, str(ROOT / "bench"))
+
+from compared import counts
 
 MODEL = """
 import torch
@@ -116,6 +121,12 @@ def test_a_kernel_that_crashes_is_named_as_the_reason(judge: Client, tmp_path: P
 def test_no_name_leads_from_a_kernel_to_the_harness(judge: Client, tmp_path: Path) -> None:
     body = "assert not {'model_child', 'arena', 'candidate'} & set(torch.sys.modules)"
     assert verify(judge, tmp_path, export(tmp_path, f"{body}\n    {RIGHT}"))["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("told", [None, [], {"rmsnorm": "many"}, {"rmsnorm": None}, {"rmsnorm": [1]}])
+def test_what_a_process_says_of_its_calls_is_a_number_or_nothing(told: object) -> None:
+    assert counts(told) == {}
+    assert counts({"rmsnorm": 2, "softmax": "2"}) == {"rmsnorm": 2}
 
 
 def test_nothing_active_is_nothing_and_only_names_a_kernel_all_the_same(judge: Client, tmp_path: Path) -> None:
