@@ -190,8 +190,10 @@ class _Visitor(ast.NodeVisitor):
 
     def _attribute(self, dotted: str, attribute: str, line: int) -> None:
         """One that is read or set, written with a dot or as a string; `dotted` where it is known of what."""
-        if attribute in FRAME_ATTRIBUTES or f"sys.{attribute}" in REFUSED_CALLS:
+        if attribute in FRAME_ATTRIBUTES:
             self._refuse(line, f"{attribute} reads other functions' frames")
+        elif f"sys.{attribute}" in REFUSED_CALLS:
+            self._refuse(line, f"{attribute} {REFUSED_CALLS[f'sys.{attribute}']}")
         if attribute in HELD_ATTRIBUTES:
             self.held.append(f"line {line}: uses {attribute}")
         if attribute == "__dict__" and dotted.split(".")[0] in PATCHED_ROOTS:

@@ -10,6 +10,7 @@ import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static
 from typing import Any
 
 import arena
@@ -17,7 +18,7 @@ import torch
 from output_contract import problem_with
 
 perf_counter = time.perf_counter
-data_of = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+data_of = getattr_static(torch.Tensor, "data").__get__
 as_strided, index_select, tensor_of, prod = torch.as_strided, torch.index_select, torch.tensor, math.prod
 copy_, index_copy_, unbind = torch.Tensor.copy_, torch.Tensor.index_copy_, torch.Tensor.unbind
 synchronize, Event = torch.cuda.synchronize, torch.cuda.Event
@@ -148,8 +149,8 @@ class TimedCalls:
     def _spikes(
         self, plan: dict[str, Any], secret: str, calls: list[list[torch.Tensor | None]], delivered: set[int]
     ) -> dict[int, Spikes]:
-        """On a CPU every call is spiked: the time between two calls would tell which are. On a GPU, where calls are
-        recorded and nobody sees that time, those that are delivered are; its pools are rolled after recording."""
+        """On a CPU every call is spiked: the time between two calls would tell which are. On a GPU only those that are
+        delivered: its pools are rolled after recording, so that what lies there is gathered while the clock runs."""
         spiked = plan["spiked"]
         if spiked is None:
             return {}
