@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,8 @@ class Trial:
     kind: str = "normal"
     layout: str = "plain"
     weight: float = 0.0  # share of the model's time, for the shapes that come from it
-    empty: bool = False  # no rows: skipped where the operation then has no meaning
+    empty: bool = False  # no rows
+    unpromised: bool = False  # a size at which the operation may have no meaning: then it is skipped
 
 
 def primary_case(op: Op, shapes: Sequence[Mapping[str, object]], gpu: bool) -> Case:
@@ -56,7 +57,7 @@ class Plan:
         self.primary = primary_case(op, shapes, gpu)
 
     def smoke(self) -> list[Trial]:
-        return [Trial(whole(self.op, self.own[0]), self.dtype)]
+        return [Trial(self._first(), self.dtype)]
 
     def quick(self) -> list[Trial]:
         return [Trial(self.primary, self.dtype, weight=1.0)]
@@ -79,7 +80,7 @@ class Plan:
 
     def stability(self) -> list[Trial]:
         middle = whole(self.op, self.own[min(1, len(self.own) - 1)])
-        first = whole(self.op, self.own[0])
+        first = self._first()
         trials = [Trial(middle, self.dtype, kind) for kind in self.op.stability]
         chosen = [kind for kind in self.op.stability if kind not in SCALED]  # by somebody, who knows of all dtypes
         trials += [Trial(first, dtype, kind) for dtype in self.others for kind in chosen]
@@ -90,11 +91,16 @@ class Plan:
         edges = self.known_edges
         trials = [Trial(whole(self.op, shape), self.dtype) for shape in edges]
         smallest = min(edges, key=self._work) if edges else self.own[0]
+        odd = self._smaller(self._first(), self._odd)
         trials += [Trial(whole(self.op, smallest), dtype) for dtype in self.others]
+        trials += [Trial(odd, dtype, unpromised=True) for dtype in self.others if self._computable(odd)]
         second = whole(self.op, self.own[min(1, len(self.own) - 1)])
         trials += [Trial(second, self.dtype, layout=layout) for layout in LAYOUTS]
-        trials += [Trial(self._perturbed(), self.dtype) for _ in range(2)]
-        trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype, empty=True))
+        drawn = [self._smaller(self.primary, pick) for pick in (self._odd, self._any)]
+        if self.op.guessed:  # nobody said which of its sizes are free: each by itself
+            drawn += [self._smaller(self.primary, self._odd, only=at) for at in range(len(self.primary.shape))]
+        trials += [Trial(case, self.dtype, unpromised=True) for case in drawn if self._computable(case)]
+        trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype, empty=True, unpromised=True))
         return self._bearable(trials)
 
     def bytes_needed(self) -> int:
@@ -103,17 +109,41 @@ class Plan:
         sizes = [self.op.bytes_moved(t.case.shape, torch.float32, t.case.options) for t in everything]
         return int(2.2 * max(sizes)) + (32 << 20)
 
-    def _perturbed(self) -> Case:
-        """The primary shape, smaller by amounts drawn now: whoever special-cased the known shapes falls here."""
-        names = self.op.dims[-len(self.primary.shape) :] if len(self.primary.shape) <= len(self.op.dims) else ()
+    def stand_ins(self) -> list[Trial]:
+        """What calls of the drawn sizes compile to, at sizes that are no secret."""
+        least, primary = (self._smaller(case, lambda _, size: size - 2 | 1) for case in (self._first(), self.primary))
+        made = [*(Trial(least, dtype) for dtype in self.others), Trial(primary, self.dtype)]
+        return [trial for trial in made if self._computable(trial.case)]
+
+    def _first(self) -> Case:
+        return whole(self.op, self.own[0])
+
+    def _any(self, least: int, size: int) -> int:
+        return self.rng.randint(least, size - 1)
+
+    def _odd(self, least: int, size: int) -> int:
+        """A tail is left over, whatever the vector or the tile."""
+        return self.rng.randrange(least | 1, size, 2)
+
+    def _smaller(self, case: Case, pick: Callable[[int, int], int], only: int | None = None) -> Case:
+        """Its free sizes, or one of them, picked anew: whoever special-cased the known shapes falls there."""
+        names = self.op.dims[-len(case.shape) :] if len(case.shape) <= len(self.op.dims) else ()
         attention = "S" in self.op.dims or "Sq" in self.op.dims
-        shape = list(self.primary.shape)
+        shape = list(case.shape)
         for at, size in enumerate(shape):
             name = names[at] if at < len(names) else "S"
-            if name == "bias" or (attention and name not in FREE_IN_ATTENTION) or size < 4:
-                continue
-            shape[at] = self.rng.randint(max(2, size // 3), size - 1)
-        return Case(tuple(shape), self.primary.options)
+            fixed = name == "bias" or (attention and name not in FREE_IN_ATTENTION) or only not in (None, at)
+            if not fixed and size >= 4:
+                shape[at] = pick(max(2, size // 3), size)
+        return Case(tuple(shape), case.options)
+
+    def _computable(self, case: Case) -> bool:
+        """A user's operation may have no meaning at a drawn size; what it costs is found by running it without data."""
+        try:
+            self._work(case.shape)
+        except Exception:  # of the user's own code
+            return False
+        return True
 
     def _work(self, shape: Shape) -> float:
         return self.op.flops(shape, self.op.options) + self.op.bytes_moved(shape, torch.float32, self.op.options)

@@ -62,10 +62,10 @@ def tell(workers: list[Worker], op: Op, plan: Plan, device: torch.device) -> Non
 
 def known(plan: Plan) -> list[Trial]:
     """Each kind of call once, of those whose shapes are no secret."""
-    told = {*plan.own, *plan.known_edges, *(case.shape for case, _ in plan.model)}
+    told, stand_ins = {*plan.own, *plan.known_edges, *(case.shape for case, _ in plan.model)}, plan.stand_ins()
     found: dict[str, Trial] = {}
-    for trial in (*plan.smoke(), *plan.quick(), *plan.shapes(), *plan.stability(), *plan.edges()):
-        if trial.case.shape in told:
+    for trial in (*plan.smoke(), *plan.quick(), *plan.shapes(), *plan.stability(), *plan.edges(), *stand_ins):
+        if trial.case.shape in told or trial in stand_ins:
             key = f"{trial.case.shape} {sorted(trial.case.options.items())} {trial.dtype} {trial.layout}"
             found.setdefault(key, trial)
     return list(found.values())

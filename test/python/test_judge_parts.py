@@ -168,6 +168,20 @@ def test_an_exam_covers_all_dtypes_every_kind_of_input_odd_strides_and_sizes_nob
         assert op.eager(*inputs, **trial.case.options).isfinite().all()
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("name", sorted(op_table.load_ops()))
+def test_in_every_dtype_every_free_size_is_odd_at_least_once(name: str, gpu: bool) -> None:
+    op = op_table.load_ops()[name]
+    fixed = {"bias", "H", "Hkv", "D"} if {"S", "Sq"} & {*op.dims} else {"bias"}
+    for seed in range(40):
+        plan = trials.Plan(op, "bf16", [], gpu, random.Random(seed))
+        edges = [t for t in plan.edges() if not t.empty and t.layout == "plain"]
+        for at, dim in enumerate(op.dims):
+            for dtype in (torch.float16, torch.bfloat16, torch.float32):
+                if dim not in fixed and plan.own[0][at] >= 4:
+                    assert any(t.case.shape[at] % 2 for t in edges if t.dtype == dtype), (seed, dim, dtype)
+
+
 def test_a_models_shapes_come_first_and_its_heaviest_is_the_primary() -> None:
     op = op_table.load_ops()["matmul"]
     told = [{"shape": [8, 16, 32], "weight": 0.2}, {"shape": [16, 16, 32], "weight": 0.8}]

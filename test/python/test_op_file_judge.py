@@ -60,3 +60,28 @@ def test_where_plain_pytorch_overflows_nobody_is_held_to_it(judge: Client, tmp_p
     check, stage = judged(judge, tmp_path, TOWER, "return torch.exp(torch.exp(x))")
     assert check["verdict"] == "pass", check["detail"]
     assert (stage["status"], stage["cases"]) == ("pass", 1)  # the smaller ones
+
+
+HEADS = """
+import torch
+shapes = [(4, 32, 128)]
+def make_inputs(shape):
+    return torch.randn(shape), torch.rand(64)
+def reference(x, weight):
+    return (x.reshape(*x.shape[:2], -1, 64) * weight).reshape(x.shape)
+"""
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [("x.shape[0]", "pass"), ("x.shape[0] // 2 * 2", "wrong")])
+def test_sizes_that_must_divide_stay_as_they_are_and_the_others_are_tried(
+    judge: Client, tmp_path: Path, rows: str, verdict: str
+) -> None:
+    own, kernel = tmp_path / "heads.py", tmp_path / "kernel.py"
+    own.write_text(HEADS)
+    kernel.write_text(
+        "import torch\n\n\ndef kernel_fn(x, weight):\n    out = torch.zeros_like(x)\n"
+        f"    some = x[: {rows}]\n"
+        "    out[: len(some)] = (some.reshape(*some.shape[:2], -1, 64) * weight).reshape(some.shape)\n    return out\n"
+    )
+    check = judge.check(kernel, "heads", op_file=str(own))
+    assert check["verdict"] == verdict, check["detail"]
