@@ -17,6 +17,9 @@ from worker import JudgeError, Worker, WorkerFailed
 
 from op import SCALED, Case, Op
 
+# Calls between a result and a second look at it, and seconds for them: buffers that come round again are seen.
+MANY, MANY_S = 64, 0.03
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -153,9 +156,14 @@ class Examiner:
             if not _same_bits(out, first):
                 where = int((_bits(out) != _bits(first)).nonzero()[0, 0])
                 raise Wrong(f"{label}: run {again} on the same inputs gave other bits, first at flat index {where}")
-        self.examine(trial)  # other inputs: a buffer shared between calls is overwritten now
-        slot = self.arena.slot("the output", first.shape, first.dtype)
-        self.worker.ask({"do": "recall", "keep": "first", "output": slot}, self.limits.call)
+        other = self._draw(trial)
+        assert other is not None
+        self.examine(trial, exam=other)
+        buffers, slot = self._lay_out(trial, other)
+        order = {"do": "recall", "keep": "first", "inputs": buffers, "options": dict(trial.case.options)}
+        self.worker.ask({**order, "output": slot, "calls": MANY, "seconds": MANY_S}, self.limits.call)
+        if damage := self.arena.damage([slot]):
+            raise Wrong(f"{label}, called many times: {damage}")
         if not _same_bits(self.arena.read(slot), first):
             raise Wrong(f"{label}: the first call's result changed during later calls; return a new tensor each time")
         return 4

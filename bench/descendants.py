@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
+
+LOOKS, LOOK_S = 100, 0.002
 
 
 def below(root: int) -> list[int]:
@@ -26,17 +28,15 @@ def below(root: int) -> list[int]:
     return found
 
 
-def end(spare: int | None = None, reap: Callable[[], object] = lambda: None) -> int:
-    """Kills everything below us but `spare`. Repeats, because a fork may have slipped past the listing."""
-    killed = 0
-    for _ in range(20):
-        found = [pid for pid in below(os.getpid()) if pid != spare]
+def end(spare: Container[int] = (), reap: Callable[[], object] = lambda: None) -> bool:
+    """Kills what is below us but `spare`, repeatedly: a fork may slip past the listing. Whether nothing is left."""
+    for _ in range(LOOKS):
+        found = [pid for pid in below(os.getpid()) if pid not in spare]
         if not found:
-            break
+            return True
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-                killed += 1
         reap()
-        time.sleep(0.002)
-    return killed
+        time.sleep(LOOK_S)
+    return False

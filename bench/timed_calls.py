@@ -5,6 +5,7 @@ As in candidate.py, everything is bound here before a candidate is imported.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import time
@@ -17,10 +18,10 @@ import arena
 import torch
 from output_contract import problem_with
 
-perf_counter = time.perf_counter
+perf_counter, memmove = time.perf_counter, ctypes.memmove
 data_of = getattr_static(torch.Tensor, "data").__get__
 as_strided, index_select, tensor_of, prod = torch.as_strided, torch.index_select, torch.tensor, math.prod
-copy_, index_copy_, unbind = torch.Tensor.copy_, torch.Tensor.index_copy_, torch.Tensor.unbind
+Tensor, copy_, index_copy_, unbind = torch.Tensor, torch.Tensor.copy_, torch.Tensor.index_copy_, torch.Tensor.unbind
 synchronize, Event = torch.cuda.synchronize, torch.cuda.Event
 record_event, elapsed_ms = Event.record, Event.elapsed_time
 CUDAGraph, on_stream, empty_cache = torch.cuda.CUDAGraph, torch.cuda.stream, torch.cuda.empty_cache
@@ -29,11 +30,15 @@ replay_graph = CUDAGraph.replay
 
 @dataclass
 class Spikes:
-    """Elements of one call's input that are other than in its pool while the call runs."""
+    """Elements of every call's input that are other than in its pool while the call runs."""
 
     pool: torch.Tensor  # flat
-    places: torch.Tensor
-    values: tuple[torch.Tensor, torch.Tensor] | None  # before and meanwhile, where the pool stays as it is until then
+    places: torch.Tensor  # int64 [calls, elements]
+
+    def values(self) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+        """Call by call, what lies there before and after, and what meanwhile."""
+        before = index_select(self.pool, 0, self.places.view(-1)).view(self.places.shape)
+        return unbind(before), unbind(arena.raised(before))
 
 
 @dataclass
@@ -43,29 +48,29 @@ class Batch:
     fn: Callable[..., torch.Tensor]
     calls: list[list[torch.Tensor | None]]
     options: dict[str, Any]
-    delivered: set[int]  # the calls whose outputs the judge gets: a few, in an audit all
-    spikes: dict[int, Spikes]
+    delivered: set[int]  # the calls whose outputs the judge gets; in an audit it gets all
+    spikes: Spikes | None
     rows: Sequence[torch.Tensor]  # the judge's memory, a row an output
     audit: bool
     outs: list[torch.Tensor] = field(default_factory=list)  # delivered ones; in an audit the last
 
     def run(self) -> None:
-        fn, options, rows, outs = self.fn, self.options, self.rows, list[torch.Tensor]()
+        fn, options, rows, outs, spikes = self.fn, self.options, self.rows, list[torch.Tensor](), self.spikes
+        if spikes:  # recorded, this is done at each replay, since other data lies in the pool by then
+            pool, places, (before, meanwhile) = spikes.pool, unbind(spikes.places), spikes.values()
         for at, args in enumerate(self.calls):
-            spikes = self.spikes.get(at)
-            if spikes is None:
+            if spikes:
+                index_copy_(pool, 0, places[at], meanwhile[at])
                 out = fn(*args, **options)
+                index_copy_(pool, 0, places[at], before[at])
             else:
-                before, meanwhile = spikes.values or _values(spikes.pool, spikes.places)
-                index_copy_(spikes.pool, 0, spikes.places, meanwhile)
                 out = fn(*args, **options)
-                index_copy_(spikes.pool, 0, spikes.places, before)
             if self.audit:
-                copy_(rows[at], out)
+                _deliver(rows[at], out)
             elif at in self.delivered:
                 outs.append(out)  # delivered last, so that a buffer shared between calls is overwritten by then
         for row, delivered in zip(rows, outs, strict=False):
-            copy_(row, delivered)
+            _deliver(row, delivered)
         self.outs = outs or [out]
 
 
@@ -142,30 +147,19 @@ class TimedCalls:
             fn = _least_work(self.nothing[m["name"]]) if m.get("reads") else _returns(self.nothing[m["name"]])
         audit = bool(m.get("audit"))
         rows = unbind(arena.view(self.flat, plan["outputs"]))
-        delivered = set(range(count) if audit else kept_at)
-        spikes = self._spikes(plan, secret, calls, delivered)
-        return Batch(fn, calls, plan["options"], delivered, spikes, rows, audit)
+        return Batch(fn, calls, plan["options"], set(kept_at), self._spikes(plan, secret, calls), rows, audit)
 
-    def _spikes(
-        self, plan: dict[str, Any], secret: str, calls: list[list[torch.Tensor | None]], delivered: set[int]
-    ) -> dict[int, Spikes]:
-        """On a CPU every call is spiked: the time between two calls would tell which are. On a GPU only those that are
-        delivered: its pools are rolled after recording, so that what lies there is gathered while the clock runs."""
+    def _spikes(self, plan: dict[str, Any], secret: str, calls: list[list[torch.Tensor | None]]) -> Spikes | None:
+        """Every call is spiked: the time between two calls, or a counter, would tell which are."""
         spiked = plan["spiked"]
         if spiked is None:
-            return {}
+            return None
         pool = arena.view(self.flat, plan["inputs"][spiked]["pool"])
-        windows = [args[spiked] for args in calls]
-        starts = tensor_of([w.storage_offset() - pool.storage_offset() for w in windows if w is not None])
-        numel = prod(plan["inputs"][spiked]["shape"])
-        places = (arena.spikes(secret, len(calls), numel) + starts.unsqueeze(1)).to(pool.device)
-        if self.gpu:
-            return {at: Spikes(pool, places[at], None) for at in delivered}
-        values = [unbind(part.view(places.shape)) for part in _values(pool, places.view(-1))]
-        return {
-            at: Spikes(pool, *rest)
-            for at, rest in enumerate(zip(unbind(places), zip(*values, strict=True), strict=True))
-        }
+        starts = tensor_of(
+            [w.storage_offset() - pool.storage_offset() for w in (c[spiked] for c in calls) if w is not None]
+        )
+        places = arena.spikes(secret, len(calls), prod(plan["inputs"][spiked]["shape"])) + starts.unsqueeze(1)
+        return Spikes(pool, places.to(pool.device))
 
     def _timed(self, batch: Batch, replay: Callable[[], None] | None = None) -> dict[str, Any]:
         self._sync()
@@ -189,10 +183,14 @@ class TimedCalls:
             synchronize()
 
 
-def _values(pool: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What lies there, and what does while the call runs."""
-    before = index_select(pool, 0, places)
-    return before, arena.raised(before)
+def _deliver(row: torch.Tensor, out: torch.Tensor) -> None:
+    """Into the judge's memory. On a CPU by this thread alone: a kernel's own threads may still be polling for work, and
+    a copy that waits for its share of the processors would look like calls that are not made."""
+    plain = type(out) is Tensor and out.device == row.device and out.dtype == row.dtype and out.shape == row.shape
+    if row.is_cuda or not plain or not out.is_contiguous():
+        copy_(row, out)
+    else:
+        memmove(row.data_ptr(), out.data_ptr(), row.nbytes)
 
 
 def _returns(nothing: torch.Tensor) -> Callable[..., torch.Tensor]:

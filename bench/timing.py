@@ -6,7 +6,8 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import proof
@@ -23,12 +24,13 @@ from worker import Worker, WorkerFailed
 
 from op import Op
 
+VISITS = 2  # of a process in a round, there and back
 BATCHES = 3  # in a visit; their median counts
 LONG_S = 0.100  # batches longer than this are not repeated within a visit
 AUDITS = 5  # of which the fastest counts
 # A clock this far ahead of the judge's, on a quiet machine, is no accident; what only the judge's sees may double.
 LYING_SHARE, LYING_S = 0.25, 1e-3
-CHECK_SHARE = 1 / 3  # of the claims after the first round that are compared with the reference
+CHECK_SHARE = 1 / 3  # of the audits' claims that are compared with the reference after the first round
 
 
 class Stopwatch:
@@ -82,7 +84,7 @@ class Stopwatch:
         """One visit after the other; what was measured lies in `visits`."""
         order = list(workers)
         self.rng.shuffle(order)
-        order += order[::-1]
+        order += order[::-1]  # as many visits as VISITS says
         watch = CpuWatch()
         visits: VisitsOf = {side: [[] for _ in self.cases] for side in workers}
         claims: list[Claim] = []
@@ -92,13 +94,13 @@ class Stopwatch:
             watch.begin(worker.pid)
             for at, timed in enumerate(self.cases):
                 visit = self._visit(side, worker, timed, claims, watch, share=1.0 if at == 0 else 0.25)
-                if not visits[side][at]:
-                    self._audit(side, worker, timed, max(visit.usual_s, visit.shortest_s) / timed.count, claims, watch)
                 visits[side][at].append(visit)
+                if len(visits[side][at]) == VISITS:  # nothing follows that a process could keep back until then
+                    visits[side][at] = self._audited(side, worker, timed, visits[side][at], claims, watch)
             watch.end()
             self._rest(side, worker)
         self._look_for_damage(workers)
-        self._examine(claims, first)
+        self._examine(claims, first, {side for side, worker in workers.items() if worker.trusted})
         self._hear(watch)
         disturbed = None if self.gpu else watch.verdict()
         self.visits.append(visits)
@@ -137,11 +139,12 @@ class Stopwatch:
         claims.append(proof.collect(side, timed, self.arena, batch.order, self.rng))
         self._guard(side, worker.resume)
 
-    def _audit(
-        self, side: str, worker: Worker, timed: TimedCase, usual_s: float, claims: list[Claim], watch: CpuWatch
-    ) -> None:
+    def _audited(
+        self, side: str, worker: Worker, timed: TimedCase, visits: list[Visit], claims: list[Claim], watch: CpuWatch
+    ) -> list[Visit]:
         """Every call leaves elements behind, of which some are checked, and costs little more than the usual one."""
         count, since, excess_s = timed.audited, watch.now(), math.inf
+        usual_s, again_s = min(max(v.usual_s, v.shortest_s) / v.calls for v in visits), 0.0
         for _ in range(AUDITS):
             batch = self.clock.fresh(side, worker, timed, count, audit=True)
             self._collect(side, worker, timed, batch, claims)  # before the next batch delivers to the same place
@@ -150,10 +153,13 @@ class Stopwatch:
                 quiet = True
                 break
             # the machine may have become slower meanwhile: what is usual is asked again, right after
-            usual_s = max(usual_s, self.clock.fresh(side, worker, timed, timed.count).wall / timed.count)
+            again = self.clock.fresh(side, worker, timed, timed.count)
+            usual_s = max(usual_s, again.wall / timed.count)
+            again_s = max(again_s, again.own if self.gpu else again.wall)
         else:
             quiet = self.gpu or not watch.busy(since)
         self.audits.add(side, timed, Audit(usual_s, excess_s, quiet))
+        return [replace(visit, usual_s=max(visit.usual_s, again_s)) for visit in visits]  # who was slow then, is slow
 
     def _hear(self, watch: CpuWatch) -> None:
         """Whether the round's audits accuse somebody; on a machine that others use they only spoil the round."""
@@ -166,13 +172,11 @@ class Stopwatch:
                     raise TimingFailed(side, "suspect", detail)
                 watch.spoil(f"{detail}, or others keep the machine busy")
 
-    def _examine(self, claims: Sequence[Claim], first: bool) -> None:
-        seen: set[tuple[str, str, bool]] = set()
+    def _examine(self, claims: list[Claim], first: bool, believed: set[str]) -> None:
+        """Every batch's claim and a share of the audits' against the reference; our own sides' in the first round."""
         for claim in claims:
-            key = (claim.side, claim.timed.name, claim.audit)
-            if (not first or key in seen) and self.rng.random() > CHECK_SHARE:
+            if not first and (claim.side in believed or (claim.audit and self.rng.random() > CHECK_SHARE)):
                 continue
-            seen.add(key)
             detail = proof.examine(claim, self.op, self.dtype, self.arena, self.allow_tf32)
             if detail:
                 raise TimingFailed(claim.side, "wrong", f"an output computed while being timed is wrong: {detail}")

@@ -22,7 +22,7 @@ from trials import Trial, draw
 
 from op import DTYPES, Case, Op
 
-KEEP = 3  # outputs of a batch that are kept, at places the candidate cannot know
+KEEP = 4  # outputs of a batch that are kept, at places the candidate cannot know
 CPU_CAP, GPU_CAP = 256 << 20, 2 << 30
 CPU_USUAL = 96 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
 ALIGN_BYTES = 512

@@ -21,6 +21,7 @@ import descendants
 import sandbox
 import wire
 from bounds import LOOK_EVERY_S, Bounds
+from sweeper import Sweeper
 
 TAIL_BYTES = 8192
 REQUEST_FDS = 3  # control socket, status socket, arena (or /dev/null)
@@ -86,7 +87,7 @@ def keep(request: dict[str, Any], control_fd: int, status_fd: int, arena_fd: int
     for fd in (control_fd, arena_fd, output_end):
         os.close(fd)
     bounds = Bounds(request["writable"], lambda: len(descendants.below(os.getpid())))
-    Keeper(child, socket.socket(fileno=status_fd), output, wake, bounds).run()
+    Keeper(child, socket.socket(fileno=status_fd), output, wake, bounds, "pid" in namespaces).run()
     os._exit(0)
 
 
@@ -135,13 +136,15 @@ def _confine(request: dict[str, Any], namespaces: list[str]) -> str:
 class Keeper:
     """Parent of one candidate: as its parent it can signal and reap it without ever hitting a recycled pid."""
 
-    def __init__(self, child: int, status: socket.socket, output: int, wake: int, bounds: Bounds) -> None:
+    def __init__(self, child: int, status: socket.socket, output: int, wake: int, bounds: Bounds, apart: bool) -> None:
         self.child, self.status, self.output, self.wake, self.bounds = child, status, output, wake, bounds
+        self.apart = apart  # the child is the first process of a PID namespace
         self.excess = ""
         self.tail = b""
 
     def run(self) -> None:
         wire.send(self.status, {"pid": self.child})
+        self.sweeper = Sweeper() if self.apart else None
         sources: list[Any] = [self.status, self.output, self.wake]
         while True:
             ready, _, _ = select.select(sources, [], [], LOOK_EVERY_S)
@@ -166,13 +169,20 @@ class Keeper:
             order = wire.recv(self.status, 5)["order"]
             numbers = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}
             self._signal(numbers[order])
-            if order == "stop":  # helper processes would run on beside whoever is timed next
-                descendants.end(spare=self.child)
-            if order != "kill":
+            if order == "stop" and not self._alone():  # helpers would run on beside whoever is timed next
+                self.excess = "it left processes behind that cannot be ended, or ended the judge's own"
+                self._signal(signal.SIGKILL)
+            elif order != "kill":
                 wire.send(self.status, {"done": order})
             return True
         except (wire.Closed, wire.TimedOut, wire.BadMessage):
             return False
+
+    def _alone(self) -> bool:
+        """Ends whatever the stopped child has started."""
+        if self.sweeper and not self.sweeper.sweep():
+            return False
+        return descendants.end(spare={self.child, self.sweeper.pid if self.sweeper else 0})
 
     def _signal(self, number: int) -> None:
         for target in (-self.child, self.child):
