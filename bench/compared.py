@@ -70,8 +70,14 @@ class Comparison:
             inputs = scout.ask({"do": "draw", "seeds": self.seeds}, FORWARD_S)["sets"]
             self.outputs: list[dict[str, Any]] = scout.ask({"do": "forward", "set": 0}, FORWARD_S)["outputs"]
             self.wide, self.wide_outputs = _in_double(scout, self.outputs, self.request.model["dtype"])
+            self.varies = _varies(scout)  # last: a wrong index may cost the process its device
         tensors = [x for given in inputs for x in given if "shape" in x] + self.outputs + self.wide_outputs
         return bytes_for([torch.empty(t["shape"], dtype=TYPES[t["dtype"]], device="meta") for t in tensors])
+
+    @property
+    def output_bytes(self) -> int:
+        """Of one pass."""
+        return bytes_for([torch.empty(o["shape"], dtype=TYPES[o["dtype"]], device="meta") for o in self.outputs])
 
     def close(self) -> None:
         self.arena.close()
@@ -153,6 +159,17 @@ def counts(told: object) -> dict[str, int]:
     """What an untrusted process says of how often: what is no number is left out."""
     pairs = told.items() if isinstance(told, dict) else ()
     return {str(name): number for name, number in pairs if isinstance(number, int)}
+
+
+def _varies(original: Worker) -> bool:
+    """Whether the model takes its inputs changed: some integers mean something only in their order."""
+    try:
+        plain, changed = (original.ask({"do": "forward", "set": 0, "vary": v}, FORWARD_S)["finite"] for v in (None, 0))
+    except WorkerFailed as error:
+        if error.kind == "timeout":
+            raise
+        return False
+    return bool(changed or not plain)
 
 
 def _in_double(original: Worker, outputs: list[dict[str, Any]], dtype: str) -> tuple[str, list[dict[str, Any]]]:

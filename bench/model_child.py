@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import arena
 import torch
+from varied import varied
 
 CHUNK = 1 << 24
 ROW_BYTES = 8192
@@ -119,6 +121,8 @@ class ModelHarness:
             wide = getattr(torch, m["wide"])
             model = model_loader.cast(copy.deepcopy(self.model), wide, self.flat.device)
             inputs = [x.to(wide) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
+        if m.get("vary") is not None:
+            inputs = varied(inputs, m["vary"])
         with torch.no_grad():
             self.kept = list(_tensors(model(*inputs)))
         self._sync()
@@ -126,20 +130,28 @@ class ModelHarness:
             del model, inputs
             torch.cuda.empty_cache()  # the other processes need the room
         calls = {} if self.report is None else {str(k): int(v) for k, v in self.report.calls.items()}
-        return {"outputs": [_describe(t) for t in self.kept], "calls": calls}
+        finite = all(bool(t.isfinite().all()) for t in self.kept)
+        return {"outputs": [_describe(t) for t in self.kept], "calls": calls, "finite": finite}
 
     def visit(self, m: dict[str, Any]) -> dict[str, Any]:
-        """Forward passes over the sets in the order given, and what only who has finished the one to keep can tell."""
-        kept, model, sets, keep = None, self.model, [self.sets[at] for at in m["order"]], m["keep"]
+        """Forward passes over the sets in the order given, and what only who has finished the one to keep can tell.
+
+        Every pass has inputs of its own. Outputs live until the end (`hold`), so that none is seen to be the one kept.
+        """
+        held, model, sets, keep, draw = list[Any](), self.model, self.sets, m["keep"], random.Random(m["secret"])
         with torch.no_grad():
-            for at, inputs in enumerate(sets):
-                out = model(*inputs)
-                if at == keep:
-                    kept = out
+            for at, which in enumerate(m["order"]):
+                secret = draw.getrandbits(62)
+                out = model(*self._inputs(sets[which], m["kept_secret"] if at == keep else secret, m["vary"]))
+                if m["hold"] or at == keep:
+                    held.append(out)
             self._sync()
-            self.kept = list(_tensors(kept))
+            self.kept = list(_tensors(held[keep if m["hold"] else 0]))
             receipt = fingerprint(self.kept, m["secret"])
         return {"receipt": receipt}
+
+    def _inputs(self, inputs: Sequence[Any], secret: int, vary: bool) -> Sequence[Any]:
+        return varied(inputs, secret) if vary else inputs
 
     def deliver(self, m: dict[str, Any]) -> dict[str, Any]:
         for tensor, buffer in zip(self.kept, m["slots"], strict=True):

@@ -20,6 +20,7 @@ VISIT_S = {True: 0.05, False: 0.1}  # that a visit should last, on a GPU and on 
 TURNS = 3  # there and back, where a visit holds several passes: one visit that was held up does not count then
 LEAD_IN_SHARE = 0.2  # of a visit, run before it and not counted: after a pause the first passes are slower
 MOST_PASSES = 2000  # a visit
+HELD_BYTES = 1 << 30  # of outputs that live until the end of a visit
 
 
 def time_rounds(
@@ -43,7 +44,9 @@ def _ready(compared: Comparison, side: str) -> Worker:
         worker, _ = compared.start(side)
         try:
             worker.ask({"do": "forward", "set": 0}, FORWARD_S)
-            _visit(worker, [1], 0, secret=0)  # the first receipt of a process takes as long as loading its code
+            Visit(compared, [1], 0, 0).made_by(
+                worker
+            )  # the first receipt of a process takes as long as loading its code
             worker.stop()
             if compared.gpu:
                 worker.resume()
@@ -73,7 +76,7 @@ def _passes(compared: Comparison, original: Worker) -> int:
     passes, wanted = 1, VISIT_S[compared.gpu]
     with _running(compared, original):
         while True:
-            seconds, _ = _visit(original, [0] * passes, 0, secret=0)
+            seconds, _ = Visit(compared, [0] * passes, 0, 0).made_by(original)
             if seconds >= wanted / 2 or passes == MOST_PASSES:
                 return passes
             passes = min(MOST_PASSES, math.ceil(passes * min(16.0, wanted / seconds)))
@@ -89,32 +92,37 @@ def _round(
         _share_a_processor(workers, rng)
     watch = disturbance.CpuWatch()
     ms: dict[str, list[float]] = {side: [] for side in workers}
-    outputs: dict[str, list[torch.Tensor]] = {}
     sets = list(range(len(compared.sets)))
-    kept_set = rng.choice(sets)
+    # of each turn one pass, the same for all sides and new to each process: who computes nothing else cannot know it
+    kept = [(rng.choice(sets), rng.getrandbits(62)) for _ in range(order.count(order[0]))]
+    waiting: dict[int, list[torch.Tensor]] = {}
     for side in order:
-        worker = workers[side]
+        worker, turn = workers[side], len(ms[side])
+        kept_set, kept_secret = kept[turn]
         try:
             with _running(compared, worker):
                 if lead_in := int(passes * LEAD_IN_SHARE):
-                    _visit(worker, rng.choices(sets, k=lead_in), 0, secret=0)
-                sequence = rng.choices(sets, k=passes)
-                keep = rng.randrange(passes)
-                sequence[keep] = kept_set
+                    Visit(compared, rng.choices(sets, k=lead_in), 0, rng.getrandbits(62)).made_by(worker)
+                visit = Visit(compared, rng.choices(sets, k=passes), rng.randrange(passes), kept_secret)
+                visit.order[visit.keep] = kept_set
                 watch.begin(worker.pid)
-                secret = rng.getrandbits(62)
-                seconds, receipt = _visit(worker, sequence, keep, secret)
+                seconds, receipt = visit.made_by(worker)
                 watch.end()
-                outputs[side] = compared.fetch(worker)
+                output = compared.fetch(worker)
         except WorkerFailed as failure:
             if side == "optimized":
                 raise Failed(f"the optimized model ended in a {failure.kind}: {failure.detail}") from failure
             raise JudgeError(f"the {side} model: {failure.detail}") from failure
-        if fingerprint(outputs[side], secret) != receipt:
+        if fingerprint(output, visit.secret) != receipt:
             raise Failed(f"{side}: the output was not finished when the clock stopped")
         ms[side].append(1e3 * seconds / passes)
+        if side != "compile":
+            other = waiting.pop(turn, None)
+            if other is None:
+                waiting[turn] = output
+            else:
+                _same(*((output, other) if side == "original" else (other, output)), error)
     compared.intact()
-    _same(outputs, error)
     disturbed = disturbance.gpu_verdict(disturbance.gpu_state(), 1 + len(workers)) if compared.gpu else watch.verdict()
     return {"order": order, "ms": ms, "disturbed": disturbed}
 
@@ -128,17 +136,26 @@ def _share_a_processor(workers: dict[str, Worker], rng: random.Random) -> None:
             os.sched_setaffinity(worker.pid, {processor})
 
 
-def _visit(worker: Worker, sequence: list[int], keep: int, secret: int) -> tuple[float, str]:
-    """The judge's seconds, and what only who has finished can tell. A message's way is the same for all, and little."""
-    began = time.monotonic_ns()
-    answer = worker.ask({"do": "visit", "order": sequence, "keep": keep, "secret": secret}, FORWARD_S)
-    return (time.monotonic_ns() - began) / 1e9, str(answer.get("receipt", ""))
+class Visit:
+    """Forward passes over sets of inputs, of which one is kept, whose inputs follow from `kept_secret`."""
+
+    def __init__(self, compared: Comparison, order: list[int], keep: int, kept_secret: int) -> None:
+        self.order, self.keep, self.secret = order, keep, random.SystemRandom().getrandbits(62)
+        hold = len(order) * compared.output_bytes <= HELD_BYTES
+        told = {"keep": keep, "kept_secret": kept_secret, "secret": self.secret}
+        self.told = {"do": "visit", **told, "vary": compared.varies, "hold": hold}
+
+    def made_by(self, worker: Worker) -> tuple[float, str]:
+        """The judge's seconds, and what only who has finished can tell. A message takes all as long, and not long."""
+        began = time.monotonic_ns()
+        answer = worker.ask({**self.told, "order": self.order}, FORWARD_S)
+        return (time.monotonic_ns() - began) / 1e9, str(answer.get("receipt", ""))
 
 
-def _same(outputs: dict[str, list[torch.Tensor]], error: dict[str, float]) -> None:
+def _same(original: list[torch.Tensor], optimized: list[torch.Tensor], error: dict[str, float]) -> None:
     """What was computed while being timed, against what the original computed while being timed."""
     allowed = 2 * error["allowed_normwise"]  # both may be off, to different sides
-    for at, (base, have) in enumerate(zip(outputs["original"], outputs["optimized"], strict=True)):
+    for at, (base, have) in enumerate(zip(original, optimized, strict=True)):
         if not have.is_floating_point():
             if not torch.equal(base, have):
                 raise Failed(f"output {at}, computed while being timed, differs from the original's")

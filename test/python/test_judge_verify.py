@@ -75,9 +75,9 @@ def export(folder: Path, body: str, active: bool = True, op: str = "rmsnorm") ->
     return folder
 
 
-def verify(judge: Client, tmp_path: Path, folder: Path, **more: Any) -> dict[str, Any]:
+def verify(judge: Client, tmp_path: Path, folder: Path, source: str = MODEL, **more: Any) -> dict[str, Any]:
     model = tmp_path / "model.py"
-    model.write_text(MODEL)
+    model.write_text(source)
     spec = {"file": str(model), "class_name": None, "input_shape": None, "dtype": "fp32", "device": "cpu", "seed": 5}
     fields = {"only": None, "rounds": 0, "nan_probe": True, "compile": False, **more}
     reply = judge.ask("verify", model=spec, optimized=str(folder), **fields)
@@ -116,6 +116,27 @@ def test_a_kernel_that_fits_nowhere_is_a_failure_and_no_pass(judge: Client, tmp_
 def test_a_kernel_that_crashes_is_named_as_the_reason(judge: Client, tmp_path: Path) -> None:
     found = verify(judge, tmp_path, export(tmp_path, "raise ValueError('no such size')"))
     assert found["verdict"] == "fail" and "no such size" in found["detail"]
+
+
+def test_results_remembered_by_a_sample_of_the_input_are_wrong_while_it_is_timed(judge: Client, tmp_path: Path) -> None:
+    body = """made = getattr(kernel_fn, "made", {})
+    kernel_fn.made, kernel_fn.calls = made, getattr(kernel_fn, "calls", 0) + 1
+    key = (float(x.flatten()[0]), float(weight[0]))
+    if kernel_fn.calls > 30 and key in made:
+        return made[key]
+    made[key] = torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
+    return made[key]"""
+    found = verify(judge, tmp_path, export(tmp_path, body), rounds=1)
+    assert found["verdict"] == "fail" and "computed while being timed" in found["detail"]
+
+
+def test_a_model_whose_integers_cannot_change_places_is_verified_all_the_same(judge: Client, tmp_path: Path) -> None:
+    folder = export(tmp_path, RIGHT)
+    pairs = MODEL.replace("(2, 16))]", "(2, 16)).sort().values]").replace(
+        "h = self.table(tokens)", "assert bool((tokens.diff() >= 0).all())\n        h = self.table(tokens)"
+    )
+    found = verify(judge, tmp_path, folder, source=pairs, rounds=1)
+    assert found["verdict"] == "pass" and len(found["rounds"]) == 1, found["detail"]
 
 
 def test_no_name_leads_from_a_kernel_to_the_harness(judge: Client, tmp_path: Path) -> None:
