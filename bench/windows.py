@@ -9,6 +9,7 @@ call (on a GPU: of one that may be checked) holds spikes at secret places while 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -166,16 +167,13 @@ def window(
         if pool is None:
             found.append(None)
         else:
-            lying = arena.view(pristine, pool)
-            back = (then or 0) - (now or 0)
-            if back:
-                lying = torch.roll(lying, back)
-            base = lying.storage_offset() + next(at) * told["step"]
-            found.append(torch.as_strided(lying, told["shape"], told["strides"], base))
+            lying, n = arena.view(pristine, pool), math.prod(told["shape"])
+            start = (next(at) * told["step"] - (then or 0) + (now or 0)) % lying.numel()
+            past_the_end = lying[: max(0, start + n - lying.numel())]  # goes on in front: it was rolled
+            found.append(torch.cat((lying[start : start + n], past_the_end)).view(told["shape"]))
     if timed.spiked is not None and spikes is not None:
         spiked = found[timed.spiked]
         assert spiked is not None
-        found[timed.spiked] = spiked = spiked.clone()
         places = spikes.to(spiked.device)
         spiked.view(-1)[places] = arena.raised(spiked.view(-1)[places])
     return found
