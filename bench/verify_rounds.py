@@ -20,7 +20,7 @@ VISIT_S = {True: 0.05, False: 0.1}  # that a visit should last, on a GPU and on 
 TURNS = 3  # there and back, where a visit holds several passes: one visit that was held up does not count then
 LEAD_IN_SHARE = 0.2  # of a visit, run before it and not counted: after a pause the first passes are slower
 MOST_PASSES = 2000  # a visit
-HELD_BYTES = 1 << 30  # of outputs that live until the end of a visit
+HELD_BYTES = {True: 4 << 30, False: 1 << 30}  # of outputs that live until the end of a visit
 
 
 def time_rounds(
@@ -141,7 +141,7 @@ class Visit:
 
     def __init__(self, compared: Comparison, order: list[int], keep: int, kept_secret: int) -> None:
         self.order, self.keep, self.secret = order, keep, random.SystemRandom().getrandbits(62)
-        hold = len(order) * compared.output_bytes <= HELD_BYTES
+        hold = len(order) * compared.output_bytes <= HELD_BYTES[compared.gpu]
         told = {"keep": keep, "kept_secret": kept_secret, "secret": self.secret}
         self.told = {"do": "visit", **told, "vary": compared.varies, "hold": hold}
 

@@ -4,7 +4,7 @@ A window is the pool seen from another start, so every call has inputs of its ow
 can be remembered by address or content, nothing computed before the clock starts, and the cache is cold as in a model.
 
 Windows overlap. So that nothing can be remembered of a pool either (sums of its blocks, say), the largest input of a
-call (on a GPU: of one that may be checked) holds spikes at secret places while it runs: who skips a part is wrong.
+call holds spikes at secret places while it runs: who skips a part is wrong.
 """
 
 from __future__ import annotations
