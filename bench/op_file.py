@@ -9,7 +9,8 @@ The file defines one of
 - `Model`, `get_inputs()` and optionally `get_init_inputs()`, as KernelBench has them. The kernel is called with the
   inputs, then the model's parameters and buffers in the order of `state_dict()`: `kernel_fn(*inputs, *parameters)`.
 
-Where no kinds are named, stage 3 scales the inputs (not the parameters).
+Where no kinds are named, stage 3 scales the inputs (not the parameters). Sizes are drawn below those named, too: one at
+which the operation cannot be computed (a size that must divide) is left out.
 """
 
 from __future__ import annotations

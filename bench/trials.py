@@ -91,17 +91,22 @@ class Plan:
         edges = self.known_edges
         trials = [Trial(whole(self.op, shape), self.dtype) for shape in edges]
         smallest = min(edges, key=self._work) if edges else self.own[0]
-        odd = self._smaller(self._first(), self._odd)
         trials += [Trial(whole(self.op, smallest), dtype) for dtype in self.others]
-        trials += [Trial(odd, dtype, unpromised=True) for dtype in self.others if self._computable(odd)]
         second = whole(self.op, self.own[min(1, len(self.own) - 1)])
         trials += [Trial(second, self.dtype, layout=layout) for layout in LAYOUTS]
-        drawn = [self._smaller(self.primary, pick) for pick in (self._odd, self._any)]
-        if self.op.guessed:  # nobody said which of its sizes are free: each by itself
-            drawn += [self._smaller(self.primary, self._odd, only=at) for at in range(len(self.primary.shape))]
-        trials += [Trial(case, self.dtype, unpromised=True) for case in drawn if self._computable(case)]
+        trials += self._drawn()
         trials.append(Trial(whole(self.op, (0, *self.own[0][1:])), self.dtype, empty=True, unpromised=True))
         return self._bearable(trials)
+
+    def _drawn(self) -> list[Trial]:
+        """At sizes nobody was told: the primary's twice, and a small one in the other dtypes."""
+        cases = [self._smaller(self.primary, pick) for pick in (self._odd, self._any)]
+        if self.op.guessed:  # nobody said which of its sizes are free: each by itself
+            cases += [self._smaller(self.primary, self._odd, only=at) for at in range(len(self.primary.shape))]
+        small = self._smaller(self._first(), self._odd)
+        made = [Trial(case, self.dtype, unpromised=True) for case in cases]
+        made += [Trial(small, dtype, unpromised=True) for dtype in self.others]
+        return [trial for trial in made if self._computable(trial.case)]
 
     def bytes_needed(self) -> int:
         """Shared memory for any of them, which are laid out one at a time."""
