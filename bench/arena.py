@@ -19,7 +19,7 @@ import torch
 GUARD = 4096  # bytes of pattern on either side of a buffer
 ALIGN = 512  # what torch's own CUDA allocator promises
 PATTERN, POISON = 0xA5, 0xFF  # 0xFF.. is a NaN in fp16, bf16 and fp32
-LEAST_SPIKES, MOST_SPIKES, SPIKE = 32, 4096, -16.0
+LEAST_SPIKES, MOST_SPIKES, SPIKE = 32, 4096, 16.0
 CPU_BYTES = 1 << 31  # a sparse memfd: untouched pages cost nothing
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.int64: "i64", torch.int32: "i32"}
 NAMES |= {torch.bool: "bool", torch.float64: "fp64", torch.uint8: "u8", torch.complex64: "c64"}
@@ -27,8 +27,9 @@ TYPES = {name: dtype for dtype, name in NAMES.items()}
 
 Buffer = dict[str, Any]
 # bound before any candidate is imported
-mul, clamp, finfo, Generator, randint = (
+mul, absolute, clamp, finfo, Generator, randint = (
     torch.mul,
+    torch.abs,
     torch.clamp,
     torch.finfo,
     torch.Generator,
@@ -203,9 +204,9 @@ def spikes(secret: str, count: int, numel: int) -> torch.Tensor:
 
 
 def raised(values: torch.Tensor) -> torch.Tensor:
-    """What an input holds at the places of its spikes: large beside its row, as other rows' spikes are."""
+    """What an input holds at the places of its spikes: large beside its row, so that sums and maxima rise."""
     top = finfo(values.dtype).max / 4
-    return clamp(mul(values, SPIKE), -top, top)
+    return clamp(mul(absolute(values), SPIKE), -top, top)
 
 
 def bytes_for(tensors: Sequence[torch.Tensor | None]) -> int:

@@ -17,6 +17,7 @@ from worker import Worker, WorkerFailed
 from workers import Pool
 
 LOAD_S, FORWARD_S = 600.0, 300.0
+MORE = 60  # further draws, for integers that may stand in others' places
 SETS = 4  # different inputs, so that nothing computed for one can be passed off for another
 
 
@@ -53,8 +54,9 @@ class Comparison:
 
     def __init__(self, pool: Pool, device: torch.device, request: Request) -> None:
         self.pool, self.request, self.gpu = pool, request, device.type == "cuda"
-        self.seeds = [int.from_bytes(os.urandom(4), "big") for _ in range(SETS)]
+        self.seeds, self.more = ([int.from_bytes(os.urandom(4), "big") for _ in range(n)] for n in (SETS, MORE))
         self.sets: list[list[dict[str, Any]]] = []
+        self.words: list[Buffer | None] = []
         self.slots: list[list[Buffer]] = []
         self.arena = Arena(device, 1 << 20)
         try:
@@ -67,11 +69,12 @@ class Comparison:
         """Bytes that inputs, outputs and reference take, seen in a process that is gone before any of them is used."""
         scout, _ = self.start("original")
         with scout:
-            inputs = scout.ask({"do": "draw", "seeds": self.seeds}, FORWARD_S)["sets"]
+            told = scout.ask({"do": "draw", "seeds": self.seeds, "more": self.more}, FORWARD_S)
             self.outputs: list[dict[str, Any]] = scout.ask({"do": "forward", "set": 0}, FORWARD_S)["outputs"]
             self.wide, self.wide_outputs = _in_double(scout, self.outputs, self.request.model["dtype"])
             self.varies = _varies(scout)  # last: a wrong index may cost the process its device
-        tensors = [x for given in inputs for x in given if "shape" in x] + self.outputs + self.wide_outputs
+        tensors = [x for given in told["sets"] for x in given if "shape" in x] + [x for x in told["words"] if x]
+        tensors += self.outputs + self.wide_outputs
         return bytes_for([torch.empty(t["shape"], dtype=TYPES[t["dtype"]], device="meta") for t in tensors])
 
     @property
@@ -109,7 +112,7 @@ class Comparison:
             if side == "compile":
                 worker.ask({"do": "compile"}, LOAD_S)
             if self.sets:
-                worker.ask({"do": "adopt", "sets": self.sets}, FORWARD_S)
+                worker.ask({"do": "adopt", "sets": self.sets, "words": self.words}, FORWARD_S)
             return worker, applied
         except BaseException:
             worker.kill()
@@ -117,10 +120,10 @@ class Comparison:
 
     def draw(self, original: Worker) -> None:
         """Inputs that nobody has seen, written by the original's process into room that the judge made."""
-        told = original.ask({"do": "draw", "seeds": self.seeds}, FORWARD_S)["sets"]
+        told = original.ask({"do": "draw", "seeds": self.seeds, "more": self.more}, FORWARD_S)
         self.arena.reset()
         self.sets = []
-        for inputs in told:
+        for inputs in told["sets"]:
             placed: list[dict[str, Any]] = []
             for at, item in enumerate(inputs):
                 if "value" in item:
@@ -128,8 +131,9 @@ class Comparison:
                 else:
                     placed.append({"buffer": self.arena.reserve(f"input {at}", item["shape"], TYPES[item["dtype"]])})
             self.sets.append(placed)
-        original.ask({"do": "publish", "sets": self.sets}, FORWARD_S)
-        original.ask({"do": "adopt", "sets": self.sets}, FORWARD_S)
+        self.words = [x and self.arena.reserve("words", x["shape"], TYPES[x["dtype"]]) for x in told["words"]]
+        original.ask({"do": "publish", "sets": self.sets, "words": self.words}, FORWARD_S)
+        original.ask({"do": "adopt", "sets": self.sets, "words": self.words}, FORWARD_S)
 
     def make_slots(self) -> None:
         """Room for one answer of the model, and one of the model in double."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import arena
 import torch
-from varied import varied
+from varied import Words, is_words, varied, words_of
 
 CHUNK = 1 << 24
 ROW_BYTES = 8192
@@ -33,6 +33,7 @@ class ModelHarness:
         self.hide_harness = hide_harness  # before anything of a candidate's is imported
         self.flat, self.gpu = flat, flat.device.type == "cuda"
         self.sets: Sequence[Sequence[Any]] = []
+        self.words: Words = []
         self.kept: list[torch.Tensor] = []
         self.report: Any = None
         self.model: Any = None
@@ -88,18 +89,23 @@ class ModelHarness:
         return {}
 
     def draw(self, m: dict[str, Any]) -> dict[str, Any]:
-        """New inputs, described; `publish` then writes them where the judge made room."""
+        """New inputs, described; `publish` then writes them where the judge made room. And integers for `varied`."""
         self.sets = self.drawn = [self.loaded.draw_inputs(seed) for seed in m["seeds"]]
+        more = [self.loaded.draw_inputs(seed) for seed in m["more"]] if any(map(is_words, self.drawn[0])) else []
+        self.words = words_of([*self.drawn, *more])
         told = []
         for inputs in self.drawn:
             told.append([_describe(x) if isinstance(x, torch.Tensor) else {"value": x} for x in inputs])
-        return {"sets": told}
+        return {"sets": told, "words": [None if words is None else _describe(words) for words in self.words]}
 
     def publish(self, m: dict[str, Any]) -> dict[str, Any]:
         for inputs, buffers in zip(self.drawn, m["sets"], strict=True):
             for value, buffer in zip(inputs, buffers, strict=True):
                 if isinstance(value, torch.Tensor):
                     arena.view(self.flat, buffer["buffer"]).copy_(value)
+        for words, buffer in zip(self.words, m["words"], strict=True):
+            if words is not None:
+                arena.view(self.flat, buffer).copy_(words)
         self._sync()
         del self.drawn
         return {}
@@ -109,6 +115,7 @@ class ModelHarness:
             [arena.view(self.flat, x["buffer"]) if "buffer" in x else x["value"] for x in inputs]
             for inputs in m["sets"]
         ]
+        self.words = [None if buffer is None else arena.view(self.flat, buffer) for buffer in m["words"]]
         return {}
 
     def forward(self, m: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +129,7 @@ class ModelHarness:
             model = model_loader.cast(copy.deepcopy(self.model), wide, self.flat.device)
             inputs = [x.to(wide) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
         if m.get("vary") is not None:
-            inputs = varied(inputs, m["vary"])
+            inputs = varied(inputs, self.words, m["vary"])
         with torch.no_grad():
             self.kept = list(_tensors(model(*inputs)))
         self._sync()
@@ -151,7 +158,7 @@ class ModelHarness:
         return {"receipt": receipt}
 
     def _inputs(self, inputs: Sequence[Any], secret: int, vary: bool) -> Sequence[Any]:
-        return varied(inputs, secret) if vary else inputs
+        return varied(inputs, self.words, secret) if vary else inputs
 
     def deliver(self, m: dict[str, Any]) -> dict[str, Any]:
         for tensor, buffer in zip(self.kept, m["slots"], strict=True):

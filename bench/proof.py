@@ -27,9 +27,7 @@ class Claim:
     side: str
     timed: TimedCase
     audit: bool
-    offsets: tuple[int, ...]
-    shifts: tuple[int | None, ...]  # how its pools lay then
-    spikes: torch.Tensor
+    inputs: list[torch.Tensor | None]  # as they lay then, from the judge's own copy
     out: torch.Tensor
 
 
@@ -41,12 +39,12 @@ def collect(side: str, timed: TimedCase, block: Arena, order: dict[str, Any], rn
     at = row if audit else kept[row]
     numel = 0 if timed.spiked is None else int(torch.Size(timed.order["inputs"][timed.spiked]["shape"]).numel())
     out = block.read(timed.order["outputs"], row)
-    return Claim(side, timed, audit, offsets[at], tuple(timed.shifts), arena.spikes(secret, count, numel)[at], out)
-
-
-def examine(claim: Claim, op: Op, dtype: str, block: Arena, allow_tf32: bool) -> str:
-    """'' or what is wrong with it, against the reference on the judge's own copy of the inputs."""
     assert block.pristine is not None
-    inputs = windows.window(claim.timed, block.pristine, claim.offsets, claim.shifts, claim.spikes)
-    eager = op.eager(*inputs, **claim.timed.case.options)
-    return limits_for(op, claim.timed.case, inputs, eager, DTYPES[dtype], allow_tf32).judge(claim.out).detail
+    inputs = windows.window(timed, block.pristine, offsets[at], arena.spikes(secret, count, numel)[at])
+    return Claim(side, timed, audit, inputs, out)
+
+
+def examine(claim: Claim, op: Op, dtype: str, allow_tf32: bool) -> str:
+    """'' or what is wrong with it, against the reference."""
+    eager = op.eager(*claim.inputs, **claim.timed.case.options)
+    return limits_for(op, claim.timed.case, claim.inputs, eager, DTYPES[dtype], allow_tf32).judge(claim.out).detail

@@ -28,7 +28,7 @@ def compare_outputs(
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Largest and normwise error of the optimized model against the original in double, and what is allowed."""
     compared.draw(original)
-    optimized.ask({"do": "adopt", "sets": compared.sets}, FORWARD_S)
+    optimized.ask({"do": "adopt", "sets": compared.sets, "words": compared.words}, FORWARD_S)
     compared.make_slots()
     worst = {"max_abs": 0.0, "normwise": 0.0, "allowed_normwise": 0.0}
     calls: dict[str, int] = {}

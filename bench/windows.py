@@ -3,13 +3,15 @@
 A window is the pool seen from another start, so every call has inputs of its own without a byte being written. Nothing
 can be remembered by address or content, nothing computed before the clock starts, and the cache is cold as in a model.
 
+Before each batch every element of the pools is multiplied by a random number of its own: sums, products and orders that
+were worked out of them until then hold no longer.
+
 Windows overlap. So that nothing can be remembered of a pool either (sums of its blocks, say), the largest input of a
 call holds spikes at secret places while it runs: who skips a part is wrong.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +43,8 @@ class TimedCase:
     order: dict[str, Any]  # what the candidate is told: pools, outputs, options
     pools: list[Buffer | None]
     starts: list[int]
-    shifts: list[int | None]  # by how much each pool's data is rolled since it was filled
+    bases: list[torch.Tensor | None]  # of floating-point pools: what is multiplied anew before each batch
+    signed: bool  # whether the numbers may be negative
     spiked: int | None  # which input holds spikes
     bytes_a_call: int  # inputs and output
     calibration: Calibration = field(default_factory=Calibration)
@@ -112,8 +115,9 @@ def lay_out(
     order = {"do": "plan", "name": name, "inputs": told, "outputs": outputs, "options": dict(case.options)}
     order |= {"keep": KEEP, "spiked": spiked}
     used = sum(t.numel() * t.itemsize for t in (*inputs, out) if t is not None)
-    shifts = [None if pool is None else 0 for pool in pools]
-    return TimedCase(name, case, weight, order, pools, starts, shifts, spiked, used)
+    views = [None if pool is None else arena.view(block.flat, pool) for pool in pools]
+    bases = [lying.clone() if lying is not None and lying.is_floating_point() else None for lying in views]
+    return TimedCase(name, case, weight, order, pools, starts, bases, not op.guessed, spiked, used)
 
 
 def _largest(inputs: Any) -> int | None:
@@ -139,38 +143,50 @@ def _fill(pool: torch.Tensor, data: torch.Tensor) -> None:
 
 
 def refresh(timed: TimedCase, block: Arena, rng: random.Random) -> None:
-    """Other data at the same addresses: whoever recorded calls before knows nothing of what they will read.
-
-    Each pool is rolled by an amount of its own, in the arena and in the judge's copy. A few ms for 2 GiB on a GPU.
-    """
+    """Other data at the same addresses, in the judge's copy and in the arena: whoever looked, or recorded calls, before
+    knows nothing of what they will read. Numbers are multiplied, each by its own, indices rolled."""
     assert block.pristine is not None
-    for at, pool in enumerate(timed.pools):
-        if pool is not None:
-            ours = arena.view(block.pristine, pool)
-            shift = rng.randrange(ours.numel())
-            ours.copy_(torch.roll(ours, shift))
-            arena.view(block.flat, pool).copy_(ours)
-            timed.shifts[at] = (timed.shifts[at] or 0) + shift
+    for pool, base in zip(timed.pools, timed.bases, strict=True):
+        if pool is None:
+            continue
+        ours, theirs = arena.view(block.pristine, pool), arena.view(block.flat, pool)
+        if base is None:
+            ours.copy_(torch.roll(ours, rng.randrange(ours.numel())))
+            theirs.copy_(ours)
+            continue
+        chunk, most = (1 << 24, 1 << 26) if ours.is_cuda else (1 << 18, 1 << 21)  # on a CPU, what its cache holds
+        factors = _factors(base, min(most, ours.numel() + chunk), timed.signed, rng)
+        for start in range(0, ours.numel(), chunk):
+            part = slice(start, min(start + chunk, ours.numel()))
+            drawn = rng.randrange(
+                len(factors) - (part.stop - start) + 1
+            )  # drawing them all anew would take twice as long
+            torch.mul(base[part], factors[drawn : drawn + part.stop - start], out=ours[part])
+            theirs[part].copy_(ours[part])
+
+
+def _factors(like: torch.Tensor, count: int, signed: bool, rng: random.Random) -> torch.Tensor:
+    """From 1/2 to 1, exact in every dtype; with a sign where the operation may take every sign."""
+    generator = torch.Generator(like.device).manual_seed(rng.getrandbits(62))
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=like.device)
+    drawn = words.random_(-(2**63), None, generator=generator).view(torch.int8)[:count]
+    sizes = drawn.to(like.dtype).abs_().add_(128).div_(256)
+    return torch.where(drawn < 0, -sizes, sizes) if signed else sizes
 
 
 def window(
-    timed: TimedCase,
-    pristine: torch.Tensor,
-    offsets: tuple[int, ...],
-    shifts: Sequence[int | None],
-    spikes: torch.Tensor | None = None,
+    timed: TimedCase, pristine: torch.Tensor, offsets: tuple[int, ...], spikes: torch.Tensor | None = None
 ) -> list[torch.Tensor | None]:
-    """The inputs of one call, from the judge's own copy of the pools, as they lay when they were rolled by `shifts`."""
+    """The inputs of one call, copied from the judge's own pools as they lie now."""
     at = iter(offsets)
     found: list[torch.Tensor | None] = []
-    for pool, told, then, now in zip(timed.pools, timed.order["inputs"], shifts, timed.shifts, strict=True):
+    for pool, told in zip(timed.pools, timed.order["inputs"], strict=True):
         if pool is None:
             found.append(None)
         else:
-            lying, n = arena.view(pristine, pool), math.prod(told["shape"])
-            start = (next(at) * told["step"] - (then or 0) + (now or 0)) % lying.numel()
-            past_the_end = lying[: max(0, start + n - lying.numel())]  # goes on in front: it was rolled
-            found.append(torch.cat((lying[start : start + n], past_the_end)).view(told["shape"]))
+            lying = arena.view(pristine, pool)
+            base = lying.storage_offset() + next(at) * told["step"]
+            found.append(torch.as_strided(lying, told["shape"], told["strides"], base).clone())
     if timed.spiked is not None and spikes is not None:
         spiked = found[timed.spiked]
         assert spiked is not None
