@@ -1,7 +1,7 @@
 """A model's inputs, other in every pass: what was remembered of an earlier one answers no later one.
 
-Floating-point inputs are scaled, each element by its own factor; of integers (tokens) some are replaced by words, others
-that the model's own inputs hold, so that both stay what the model expects. Masks stay as they are.
+Floating-point inputs are scaled, each element by its own factor; of integers (tokens) some are replaced by words, which
+are others that the model's own inputs hold, so that both stay what the model expects. Masks stay as they are.
 """
 
 from __future__ import annotations

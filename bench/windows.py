@@ -27,7 +27,7 @@ from op import DTYPES, Case, Op
 
 KEEP = 4  # outputs of a batch that are kept, at places the candidate cannot know
 CPU_CAP, GPU_CAP = 256 << 20, 2 << 30
-CPU_USUAL = 96 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
+CPU_USUAL = 48 << 20  # where the last-level cache is too large to be exceeded: past every core's own cache at least
 ALIGN_BYTES = 512
 # Calls of an audit, whose outputs must all find room, on a GPU or not; on a GPU in a part of its memory.
 AUDIT_CALLS, AUDIT_BYTES, AUDIT_PART = 2000, {True: 2 << 30, False: 64 << 20}, 16
@@ -146,6 +146,8 @@ def refresh(timed: TimedCase, block: Arena, rng: random.Random) -> None:
     """Other data at the same addresses, in the judge's copy and in the arena: whoever looked, or recorded calls, before
     knows nothing of what they will read. Numbers are multiplied, each by its own, indices rolled."""
     assert block.pristine is not None
+    gpu, factors = block.device.type == "cuda", dict[torch.dtype, torch.Tensor]()
+    chunk = 1 << 24 if gpu else 1 << 17  # on a CPU, what a core's cache holds
     for pool, base in zip(timed.pools, timed.bases, strict=True):
         if pool is None:
             continue
@@ -154,14 +156,12 @@ def refresh(timed: TimedCase, block: Arena, rng: random.Random) -> None:
             ours.copy_(torch.roll(ours, rng.randrange(ours.numel())))
             theirs.copy_(ours)
             continue
-        chunk, most = (1 << 24, 1 << 26) if ours.is_cuda else (1 << 18, 1 << 21)  # on a CPU, what its cache holds
-        factors = _factors(base, min(most, ours.numel() + chunk), timed.signed, rng)
+        if base.dtype not in factors:  # drawing one for each element would take several times as long
+            factors[base.dtype] = _factors(base, 4 * chunk, timed.signed, rng)
         for start in range(0, ours.numel(), chunk):
             part = slice(start, min(start + chunk, ours.numel()))
-            drawn = rng.randrange(
-                len(factors) - (part.stop - start) + 1
-            )  # drawing them all anew would take twice as long
-            torch.mul(base[part], factors[drawn : drawn + part.stop - start], out=ours[part])
+            drawn = rng.randrange(3 * chunk)
+            torch.mul(base[part], factors[base.dtype][drawn : drawn + part.stop - start], out=ours[part])
             theirs[part].copy_(ours[part])
 
 
