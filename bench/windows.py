@@ -117,7 +117,15 @@ def lay_out(
     used = sum(t.numel() * t.itemsize for t in (*inputs, out) if t is not None)
     views = [None if pool is None else arena.view(block.flat, pool) for pool in pools]
     bases = [lying.clone() if lying is not None and lying.is_floating_point() else None for lying in views]
-    return TimedCase(name, case, weight, order, pools, starts, bases, not op.guessed, spiked, used)
+    return TimedCase(name, case, weight, order, pools, starts, bases, _takes_every_sign(op, case, inputs), spiked, used)
+
+
+def _takes_every_sign(op: Op, case: Case, inputs: Any) -> bool:
+    """Whether plain PyTorch stays finite with other signs; a logarithm does not. Where nobody knows, they stay."""
+    if op.guessed:
+        return False
+    drawn = [t if t is None or not t.is_floating_point() else t * (1 - 2 * torch.randint_like(t, 2)) for t in inputs]
+    return bool(op.eager(*drawn, **case.options).isfinite().all())
 
 
 def _largest(inputs: Any) -> int | None:

@@ -116,9 +116,14 @@ def test_refreshed_data_is_new_at_every_address_whole_finite_and_known_to_the_ju
     block.close()
 
 
-def test_an_operation_that_may_not_take_every_sign_keeps_them() -> None:
-    op = replace(op_table.load_ops()["rmsnorm"], guessed=True)
-    block, (timed,) = windows.prepare(op, [(trials.whole(op, (32, 128)), 1.0)], "fp32", CPU, 1 << 20, random.Random(1))
+@pytest.mark.parametrize("known", [False, True])
+def test_an_operation_that_may_not_take_every_sign_keeps_them(known: bool) -> None:
+    op = op_table.load_ops()["reduce_max"]
+    log = replace(op, eager=lambda x, **_: x.log(), make_inputs=lambda shape, *_: (torch.rand(shape) + 1,))
+    case = trials.whole(op, (32, 128))
+    block, (timed,) = windows.prepare(
+        replace(log, guessed=not known), [(case, 1.0)], "fp32", CPU, 1 << 20, random.Random(1)
+    )
     pool, base = timed.pools[0], timed.bases[0]
     assert pool is not None and base is not None
     windows.refresh(timed, block, random.Random(1))
