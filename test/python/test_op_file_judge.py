@@ -15,7 +15,7 @@ class Model(torch.nn.Module):
     def forward(self, x):
         return {forward}
 def get_inputs():
-    return [torch.randn(8, 100)]
+    return [torch.randn({rows}, 100)]
 """
 SOFTMAX, TOWER = "torch.softmax(x, dim=1)", "torch.exp(torch.exp(x))"
 
@@ -27,10 +27,12 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     client.close()
 
 
-def judged(judge: Client, folder: Path, forward: str, body: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def judged(
+    judge: Client, folder: Path, forward: str, body: str, rows: int = 8
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The check, and its stage 3."""
     own, kernel = folder / "own.py", folder / "kernel.py"
-    own.write_text(MODEL.format(forward=forward))
+    own.write_text(MODEL.format(forward=forward, rows=rows))
     kernel.write_text(f"import torch\n\n\ndef kernel_fn(x):\n    {body}\n")
     check = judge.check(kernel, "own", op_file=str(own))
     return check, next(stage for stage in check["stages"] if stage["name"] == "stability")
@@ -38,7 +40,7 @@ def judged(judge: Client, folder: Path, forward: str, body: str) -> tuple[dict[s
 
 def test_a_softmax_without_its_maximum_is_wrong_on_larger_inputs(judge: Client, tmp_path: Path) -> None:
     naive = "e = torch.exp(x.float()); return (e / e.sum(1, keepdim=True)).to(x.dtype)"
-    check, stage = judged(judge, tmp_path, SOFTMAX, naive)
+    check, stage = judged(judge, tmp_path, SOFTMAX, naive, rows=640)  # so many that one is always large enough
     assert (check["verdict"], stage["status"]) == ("wrong", "fail")
     assert "scaled by 32 inputs" in check["detail"]
 
